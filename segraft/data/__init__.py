@@ -1,0 +1,1 @@
+"""Datasets: formats, taxonomy, reading, packing, transforms."""
