@@ -39,8 +39,9 @@ class Folder(Section):
     """Where `format: folder` finds its files, relative to the dataset's path; `{split}` stands for train, val, test."""
 
     images: str = Field(description="glob of the images, for example images/{split}/*.jpg")
-    masks: str = Field(description="path of the mask of an image, for example masks/{split}/{stem}.png")
+    masks: str = Field(description="path of an image's mask: {split}, {dir}, {stem}, {name}; masks/{split}/{stem}.png")
     split_files: str | None = Field(description="text files with one image stem a line, for example splits/{split}.txt")
+    group: str | None = Field(description="regular expression: what it captures in a name is the video; null: {dir}")
     encoding: Literal["ids", "trainIds", "colors"] = Field(description="what a mask's pixels hold; see the taxonomy")
 
 
@@ -51,7 +52,9 @@ class Dataset(Section):
     format: FormatName = Field(description="the layout on disk; none: there is no such dataset")
     taxonomy: str = Field(description="name of a file in data/taxonomies: the classes of these masks")
     include: tuple[str, ...] = Field(description="globs on sample ids; a sample is kept if one matches")
-    holdout: Fraction = Field(description="share of each sequence of train, its end, that becomes val (0: val as given)")
+    holdout: Fraction = Field(
+        description="share of each sequence, its end, that becomes val (0: as given); without a test, val becomes it"
+    )
     limit: AtLeastOne | None = Field(description="label budget: keep this many train images, evenly spaced")
     folder: Folder = Field(description="only read with format: folder")
 
@@ -90,7 +93,7 @@ class Validate(Section):
     rare_images: Count = Field(description="warn about a class that fewer train images than this show")
     max_void: Fraction = Field(description="warn about a mask of which more than this share is ignored")
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)] = Field(
-        description="images of two splits whose 64-bit perceptual hashes differ in at most this many bits are near twins"
+        description="images of two splits whose 64-bit perceptual hashes differ in at most so many bits are near twins"
     )
     drift: Positive = Field(description="warn when an image statistic of source and target differs by more deviations")
     strict: bool = Field(description="treat warnings as errors")

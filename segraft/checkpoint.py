@@ -1,0 +1,113 @@
+"""A model is a folder that explains itself: `weights.safetensors` and `model.json`; no code in it, no pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from segraft.errors import UserError
+from segraft.params import Section, build
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS, CARD = "weights.safetensors", "model.json"
+
+
+class ClassCard(Section):
+    """A class that the model knows; its place in the list is its trainId."""
+
+    name: str
+    color: tuple[int, int, int]
+
+
+class Preprocessing(Section):
+    """What is done to an RGB image, scaled to 0…1, before the network sees it."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class ModelCard(Section):
+    """model.json: everything but the weights; evaluate and serve read these facts from nowhere else."""
+
+    format: Literal[1] = 1
+    arch: str
+    encoder: str
+    taxonomy: str
+    classes: tuple[ClassCard, ...] = Field(min_length=2)
+    ignore_index: Literal[255] = 255
+    preprocessing: Preprocessing
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    weights_sha256: str = ""
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_model(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
+    """Write a model folder; the same weights and card give the same bytes. Returns the card with its sha256."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}, folder / WEIGHTS)
+    card = card.model_copy(update={"weights_sha256": sha256(folder / WEIGHTS)})
+    (folder / CARD).write_text(json.dumps(card.model_dump(), indent=2) + "\n", encoding="utf-8")
+    return card
+
+
+def read_card(folder: Path) -> ModelCard:
+    """A model folder's card.
+
+    Raises:
+        UserError: there is none, or it is not one.
+    """
+    path = folder / CARD
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{folder}: not a model folder: it has no {CARD}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from None
+    card: ModelCard = build(ModelCard, values, str(path))
+    return card
+
+
+def load_weights(folder: Path, card: ModelCard) -> dict[str, Any]:
+    """A model folder's state dict, if its bytes are those that the card names.
+
+    Raises:
+        UserError: the weights are missing, or not the ones that were saved.
+    """
+    from safetensors.torch import load_file
+
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise UserError(f"{path}: missing; make the model folder again")
+    if sha256(path) != card.weights_sha256:
+        raise UserError(f"{path}: its sha256 is not the one in {CARD}: the file is damaged or replaced; make it again")
+    return load_file(path)
+
+
+def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
+    """A model folder's network on the CPU, in eval mode, and its card.
+
+    Raises:
+        UserError: the folder is not whole, or the weights do not fit the architecture that it names.
+    """
+    from segraft.models import create_model
+
+    card = read_card(folder)
+    model = create_model(card.arch, card.encoder, len(card.classes))
+    try:
+        model.load_state_dict(load_weights(folder, card))
+    except RuntimeError as error:
+        raise UserError(f"{folder}: the weights do not fit {card.arch} on {card.encoder}: {str(error)[:300]}") from None
+    return model.eval(), card

@@ -1,0 +1,94 @@
+"""Batches as a pure function of (seed, step): shuffled, cropped and augmented, made ahead in background threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segraft.data.packed import PackedDataset
+from segraft.data.transforms import random_crop, rare_classes
+
+WINDOW = 16
+"""Shards that are shuffled together: all of a small dataset, a rolling part of one that is streamed."""
+
+AHEAD = 256
+"""How many samples ahead the shard of a sample is fetched."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch."""
+
+    images: NDArray[np.uint8]
+    """(N, h, w, 3) RGB"""
+    masks: NDArray[np.uint8]
+    """(N, h, w) trainIds, 255 ignored"""
+
+
+class Loader:
+    """Training batches of a packed split.
+
+    Sample number p of a run is entry p mod n of the shuffled order of pass p div n, augmented with chance drawn from
+    (seed, p): any batch can be made again on its own, so a resumed run sees what an uninterrupted one would have seen.
+
+    Args:
+        dataset: the packed dataset; its card says how to crop and augment.
+        batch_size: samples a batch.
+        seed: of order and augmentation.
+        threads: how many batches are made at a time, ahead of the training step.
+    """
+
+    def __init__(self, dataset: PackedDataset, batch_size: int, seed: int, threads: int = 1) -> None:
+        self.split = dataset.split("train")
+        self._card = dataset.card
+        self._batch_size, self._seed, self._threads = batch_size, seed, threads
+        self._rare = rare_classes(self.split.card.class_pixels)
+        self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """The batches of steps start … stop - 1."""
+        waiting: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(self._threads, "loader") as pool:
+            try:
+                for step in range(start, stop):
+                    while len(waiting) < self._threads + 1 and step + len(waiting) < stop:
+                        waiting.append(pool.submit(self.batch, step + len(waiting)))
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step."""
+        first = step * self._batch_size
+        pairs = [self._crop(position) for position in range(first, first + self._batch_size)]
+        return Batch(np.stack([image for image, _ in pairs]), np.stack([mask for _, mask in pairs]))
+
+    def _crop(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        done, place = divmod(position, len(self.split))
+        order = self._order_of(done)
+        self.split.prefetch(self.split.shard_of(order[min(place + AHEAD, len(order) - 1)]))
+        sample = self.split[int(order[place])]
+        rng = np.random.Generator(np.random.SFC64([self._seed, 1, position]))
+        return random_crop(sample.image, sample.mask, self._card.crop, self._card.online, self._rare, rng)
+
+    def _order_of(self, done: int) -> NDArray[np.int64]:
+        cached, order = self._order
+        if cached != done:
+            order = self.order(done)
+            self._order = (done, order)
+        return order
+
+    def order(self, done: int) -> NDArray[np.int64]:
+        """(samples,) the order of pass `done`: shards shuffled, then samples within each window of shards."""
+        rng = np.random.Generator(np.random.SFC64([self._seed, 0, done]))
+        offsets = self.split.offsets
+        shards = rng.permutation(len(offsets) - 1)
+        windows = [shards[i : i + WINDOW] for i in range(0, len(shards), WINDOW)]
+        parts = [np.concatenate([np.arange(offsets[s], offsets[s + 1]) for s in window]) for window in windows]
+        return np.concatenate([rng.permutation(part) for part in parts])

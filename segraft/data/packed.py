@@ -1,0 +1,250 @@
+"""Packed datasets: Arrow IPC shards that training maps into memory, and one JSON card that explains them.
+
+A shard is an uncompressed Arrow file with one record batch a sample, so a crop touches only the pages it shows, and a
+sample anywhere is one seek. Shards of an object store (any fsspec URL) are fetched whole, ahead of use, into a cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field
+
+from segraft.checkpoint import ClassCard, sha256
+from segraft.errors import UserError
+from segraft.params import Online, Section, Size, build
+
+Codec = Literal["raw", "jpeg"]
+CARD = "dataset.json"
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("group", pa.string()),
+        ("tags", pa.list_(pa.string())),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("image", pa.large_binary()),
+        ("mask", pa.large_binary()),
+    ]
+)
+
+
+class Shard(Section):
+    """One file of a split."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9_-]+\.arrow$")
+    samples: int = Field(gt=0)
+    sha256: str
+
+
+class SplitCard(Section):
+    """One split."""
+
+    shards: tuple[Shard, ...]
+    samples: int
+    class_pixels: tuple[int, ...]
+
+
+class DatasetCard(Section):
+    """dataset.json."""
+
+    format: Literal[1] = 1
+    taxonomy: str
+    classes: tuple[ClassCard, ...]
+    ignore_index: Literal[255] = 255
+    codec: Codec
+    crop: Size
+    online: Online
+    splits: dict[str, SplitCard]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over all that training can see: the shards' bytes, the classes, the crop and the augmentations."""
+        text = json.dumps(self.model_dump(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One sample; with the raw codec the arrays are read-only views of the mapped file."""
+
+    id: str
+    group: str
+    tags: tuple[str, ...]
+    image: NDArray[np.uint8]
+    """(H, W, 3) RGB"""
+    mask: NDArray[np.uint8]
+    """(H, W) trainIds, 255 ignored"""
+
+
+class ShardWriter:
+    """Writes one split, sample after sample, in bounded memory."""
+
+    def __init__(self, folder: Path, split: str, classes: int, codec: Codec, shard_mb: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._split, self._codec = folder, split, codec
+        self._limit = shard_mb << 20
+        self._pixels = np.zeros(256, np.int64)
+        self._classes = classes
+        self._shards: list[Shard] = []
+        self._writer: Any = None
+        self._bytes = self._rows = 0
+
+    def add(self, sample: Packed) -> None:
+        """Append a sample."""
+        image, mask = _encode(sample.image, sample.mask, self._codec)
+        if self._writer is None:
+            self._writer = pa.ipc.new_file(str(self._folder / self._file), SCHEMA)
+        height, width = sample.mask.shape
+        row = [sample.id, sample.group, list(sample.tags), height, width, image, mask]
+        arrays = [pa.array([v], type=field.type) for v, field in zip(row, SCHEMA, strict=True)]
+        self._writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+        self._pixels += np.bincount(sample.mask.ravel(), minlength=256)
+        self._bytes += len(image) + len(mask)
+        self._rows += 1
+        if self._bytes >= self._limit:
+            self._finish_shard()
+
+    def close(self) -> SplitCard:
+        """Finish the last shard."""
+        if self._rows:
+            self._finish_shard()
+        pixels = tuple(int(n) for n in self._pixels[: self._classes])
+        samples = sum(shard.samples for shard in self._shards)
+        return SplitCard(shards=tuple(self._shards), samples=samples, class_pixels=pixels)
+
+    @property
+    def _file(self) -> str:
+        return f"{self._split}-{len(self._shards):05d}.arrow"
+
+    def _finish_shard(self) -> None:
+        self._writer.close()
+        path = self._folder / self._file
+        self._shards.append(Shard(file=path.name, samples=self._rows, sha256=sha256(path)))
+        self._writer, self._bytes, self._rows = None, 0, 0
+
+
+def _encode(image: NDArray[np.uint8], mask: NDArray[np.uint8], codec: Codec) -> tuple[bytes, bytes]:
+    if codec == "raw":
+        return image.tobytes(), mask.tobytes()
+    jpeg = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+    return jpeg.tobytes(), cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+def _decode(row: Mapping[str, Any], codec: Codec) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    image, mask = (np.frombuffer(row[name].as_buffer(), np.uint8) for name in ("image", "mask"))
+    if codec == "raw":
+        height, width = row["height"].as_py(), row["width"].as_py()
+        return image.reshape(height, width, 3), mask.reshape(height, width)
+    rgb = cv2.imdecode(image, cv2.IMREAD_COLOR_RGB)
+    return rgb, cv2.imdecode(mask, cv2.IMREAD_UNCHANGED)  # type: ignore[return-value]
+
+
+class PackedDataset:
+    """A packed dataset in a folder or at an fsspec URL.
+
+    Args:
+        location: the folder, or for example s3://bucket/packed/source.
+        cache: where fetched shards are kept (only for a URL).
+
+    Raises:
+        UserError: there is no packed dataset.
+    """
+
+    def __init__(self, location: Path | str, cache: Path | None = None) -> None:
+        self.location = str(location)
+        self._remote = _filesystem(self.location) if "://" in self.location else None
+        self._cache = cache
+        self.card: DatasetCard = build(DatasetCard, self._read_card(), f"{self.location}/{CARD}")
+
+    def _read_card(self) -> Any:
+        try:
+            if self._remote:
+                return json.loads(self._remote.cat_file(f"{self.location}/{CARD}"))
+            return json.loads((Path(self.location) / CARD).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"{self.location}: not a packed dataset: it has no {CARD}; run the augment step") from None
+
+    def split(self, name: str) -> PackedSplit:
+        """The samples of train, val or test; an empty split has length 0."""
+        card = self.card.splits.get(name) or SplitCard(shards=(), samples=0, class_pixels=())
+        return PackedSplit(self, card)
+
+    def shard_path(self, shard: Shard) -> Path:
+        """A local file with the shard's bytes, fetched and checked first if the dataset is remote."""
+        if self._remote is None:
+            return Path(self.location) / shard.file
+        assert self._cache is not None, "a remote dataset needs a cache folder"
+        local = self._cache / f"{shard.sha256}.arrow"
+        if not local.exists():
+            self._cache.mkdir(parents=True, exist_ok=True)
+            partial = local.with_suffix(f".{threading.get_ident()}.part")
+            self._remote.get_file(f"{self.location}/{shard.file}", str(partial))
+            if sha256(partial) != shard.sha256:
+                partial.unlink()
+                raise UserError(f"{self.location}/{shard.file}: damaged: its sha256 is not the one in {CARD}")
+            partial.rename(local)
+        return local
+
+
+def _filesystem(url: str) -> Any:
+    import fsspec
+
+    return fsspec.core.url_to_fs(url)[0]
+
+
+class PackedSplit(Sequence[Packed]):
+    """The samples of one split, by index; safe to read from many threads."""
+
+    def __init__(self, dataset: PackedDataset, card: SplitCard) -> None:
+        self.card = card
+        self._dataset = dataset
+        self.offsets = np.cumsum([0, *(shard.samples for shard in card.shards)])
+        """(shards + 1,) index of each shard's first sample"""
+        self._fetchers = ThreadPoolExecutor(2, "shard")
+        self._readers: dict[int, Future[Any]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return self.card.samples
+
+    def shard_of(self, index: int) -> int:
+        """The shard that holds sample `index`."""
+        return int(np.searchsorted(self.offsets, index, side="right")) - 1
+
+    def prefetch(self, shard: int) -> Future[Any]:
+        """Start to fetch and open a shard, unless that has been done."""
+        with self._lock:
+            if shard not in self._readers:
+                self._readers[shard] = self._fetchers.submit(self._open, shard)
+            return self._readers[shard]
+
+    def _open(self, shard: int) -> Any:
+        path = self._dataset.shard_path(self.card.shards[shard])
+        try:
+            return pa.ipc.open_file(pa.memory_map(str(path)))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise UserError(f"{path}: not a readable shard ({error}); run the augment step again") from None
+
+    def __getitem__(self, index: int) -> Packed:  # type: ignore[override]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        shard = self.shard_of(index)
+        batch = self.prefetch(shard).result().get_batch(int(index - self.offsets[shard]))
+        row = {name: batch.column(i)[0] for i, name in enumerate(SCHEMA.names)}
+        image, mask = _decode(row, self._dataset.card.codec)
+        return Packed(row["id"].as_py(), row["group"].as_py(), tuple(row["tags"].as_py()), image, mask)
+
+    def __iter__(self) -> Iterator[Packed]:
+        return (self[index] for index in range(len(self)))

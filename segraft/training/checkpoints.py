@@ -1,0 +1,115 @@
+"""Checkpoints that survive a kill: written beside, synced, named last; the newest whole one is loaded."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from segraft.checkpoint import sha256
+from segraft.errors import UserError
+from segraft.steps import remove
+
+Tensors = Mapping[str, Tensor]
+KEEP = 2
+STATE, SUMS = "state.json", "sha256.json"
+
+
+class CheckpointStore:
+    """The checkpoints of one run in `work/<fingerprint>/step_00000042/`.
+
+    Checkpoints of a run with other params or data lie in a folder of another fingerprint, and are never resumed from.
+
+    Args:
+        work: folder that outlives a kill.
+        fingerprint: hex digest of all that decides the run's result.
+
+    Raises:
+        UserError: another process is training here; the message names its pid.
+    """
+
+    def __init__(self, work: Path, fingerprint: str) -> None:
+        work.mkdir(parents=True, exist_ok=True)
+        self._lock = (work / "lock").open("a+")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            raise UserError(f"{work}: process {self._lock.read()} is training here; wait for it or stop it") from None
+        self._lock.truncate(0)
+        self._lock.write(str(os.getpid()))
+        self._lock.flush()
+        self._folder = work / fingerprint[:16]
+        self._folder.mkdir(exist_ok=True)
+        for other in work.iterdir():
+            if other.is_dir() and other != self._folder:
+                remove(other)
+        for stray in self._folder.glob("*.tmp"):
+            remove(stray)
+
+    def save(self, step: int, parts: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
+        """Write the checkpoint of `step`; a failure (disk full, a kill) leaves the earlier ones as they were."""
+        final = self._folder / f"step_{step:08d}"
+        temporary = final.with_suffix(".tmp")
+        temporary.mkdir()
+        try:
+            for name, tensors in parts.items():
+                save_file({key: t.contiguous() for key, t in tensors.items()}, temporary / f"{name}.safetensors")
+            (temporary / STATE).write_text(json.dumps(state), encoding="utf-8")
+            sums = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
+            (temporary / SUMS).write_text(json.dumps(sums), encoding="utf-8")
+            for path in [*temporary.iterdir(), temporary]:
+                _sync(path)
+            if final.exists():  # the same step again: an interrupted epoch's end
+                remove(final)
+            temporary.rename(final)
+            _sync(self._folder)
+        finally:
+            remove(temporary)
+        for old in self._steps()[KEEP:]:
+            remove(old)
+
+    def load(self) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
+        """The newest whole checkpoint, (parts, state); a damaged one is named and passed over."""
+        for folder in self._steps():
+            if damage := _damage(folder):
+                print(f"checkpoint {folder} is damaged ({damage}); trying the one before it")
+                continue
+            parts = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
+            return parts, json.loads((folder / STATE).read_text(encoding="utf-8"))
+        return None
+
+    def close(self, finished: bool) -> None:
+        """Let go of the folder; a finished run's checkpoints are deleted."""
+        if finished:
+            remove(self._folder)
+        self._lock.close()
+
+    def _steps(self) -> list[Path]:
+        return sorted(self._folder.glob("step_????????"), reverse=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _damage(folder: Path) -> str:
+    try:
+        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return f"{SUMS} is missing or unreadable"
+    for name, digest in sums.items():
+        path = folder / name
+        if not path.is_file() or sha256(path) != digest:
+            return f"{name} is missing or changed"
+    return ""

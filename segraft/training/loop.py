@@ -1,0 +1,271 @@
+"""The training loop: one run from its first step, or its newest checkpoint, to its best weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segraft.checkpoint import ModelCard
+from segraft.data.loader import Batch, Loader
+from segraft.data.packed import PackedDataset
+from segraft.device import autocast, keep_depthwise_in_fp32
+from segraft.errors import UserError
+from segraft.evaluation.confusion import ConfusionMatrix
+from segraft.evaluation.predict import batches, predict
+from segraft.evaluation.scores import miou
+from segraft.params import Training
+from segraft.progress import bar
+from segraft.training.checkpoints import CheckpointStore, Tensors
+from segraft.training.losses import class_weights, cross_entropy
+from segraft.training.monitor import Stop
+from segraft.training.schedules import lr_factor
+from segraft.training.transfer import freeze, parameter_groups
+
+LOG_EVERY = 10
+
+
+@dataclass
+class Progress:
+    """How far a run is; all that a checkpoint holds besides tensors."""
+
+    step: int = 0
+    best_miou: float = -1.0
+    best_epoch: int = 0
+    stale_epochs: int = 0
+    seconds: float = 0.0
+    stopped_early: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Run:
+    """One training run.
+
+    Args:
+        model: trained in place, on `device`.
+        card: the model's card.
+        dataset: the packed dataset; `train` is trained on, `val`, if it has samples, chooses the epoch.
+        training: the knobs.
+        device: where the model is.
+        store: where checkpoints go.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        card: ModelCard,
+        dataset: PackedDataset,
+        training: Training,
+        device: torch.device,
+        store: CheckpointStore,
+    ) -> None:
+        self.model, self.card, self.training, self.device, self.store = model, card, training, device, store
+        self.averaged = copy.deepcopy(model).requires_grad_(False) if training.ema else model
+        self.val = dataset.split("val")
+        self.loader = Loader(dataset, training.batch_size, training.seed)
+        if training.epochs and not len(self.loader.split):
+            raise UserError(f"{dataset.location}: no train samples to train on")
+        self.steps_per_epoch = training.steps_per_epoch or math.ceil(len(self.loader.split) / training.batch_size)
+        self.total = training.epochs * self.steps_per_epoch
+        self.progress = Progress()
+        self.best: dict[str, Tensor] = {}
+        self._shown: dict[str, str] = {}
+        how = card.preprocessing
+        self._mean, self._std = (torch.tensor(v, device=device).view(3, 1, 1) * 255 for v in (how.mean, how.std))
+        self._autocast = autocast(device, training.precision)
+        self._weights = class_weights(self.loader.split.card.class_pixels, training.class_weights)
+        self._weights = None if self._weights is None else self._weights.to(device)
+        self._losses: list[Tensor] = []
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.training.freeze == "encoder":
+            freeze(self.model.get_submodule("encoder"))
+        if self.device.type == "cpu":
+            keep_depthwise_in_fp32(self.model)
+        groups = parameter_groups(self.model, self.training)
+        match self.training.optimizer:
+            case "sgd":
+                self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
+                    groups, momentum=self.training.momentum, nesterov=self.training.momentum > 0, fused=True
+                )
+            case "adam":
+                self.optimizer = torch.optim.Adam(groups, fused=True)
+            case "adamw":
+                self.optimizer = torch.optim.AdamW(groups, fused=True)
+
+    def fit(self, stop: Stop) -> None:
+        """Train to the end; `progress` and `best` then hold the outcome.
+
+        Raises:
+            UserError: the loss is no longer a number.
+            SystemExit: a signal asked to stop; the state is in a checkpoint.
+        """
+        self._resume()
+        with bar(self.total, self.progress.step, "training", "step") as shown:
+            for batch in self.loader.batches(self.progress.step, self.total):
+                started = time.perf_counter()
+                self._step(batch)
+                self.progress.seconds += time.perf_counter() - started
+                self._after_step(stop)
+                shown.set_postfix(self._shown, refresh=False)
+                shown.update()
+                if self.progress.stopped_early:
+                    break
+
+    def _step(self, batch: Batch) -> None:
+        progress, training = self.progress, self.training
+        factor = lr_factor(progress.step, self.total, self.steps_per_epoch, training)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        self.model.train()
+        images = self._normalised(torch.from_numpy(batch.images))
+        masks = torch.from_numpy(batch.masks).to(self.device, non_blocking=True).long()
+        with self._autocast():
+            logits = self.model(images)
+        loss = cross_entropy(logits, masks, self._weights, self.card.ignore_index)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if training.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
+        self.optimizer.step()
+        self._average()
+        self._losses.append(loss.detach())
+        progress.step += 1
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        """(N, 3, h, w) float32, channels_last as it comes, from (N, h, w, 3) uint8."""
+        images = images.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        return images.float().sub_(self._mean).div_(self._std)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Exponential moving average of weights and BatchNorm statistics, with a short memory at first."""
+        if not self.training.ema:
+            return
+        step = self.progress.step
+        decay = min(self.training.ema, (1 + step) / (10 + step))
+        now, averaged = self.model.state_dict(), self.averaged.state_dict()
+        floating = [name for name, tensor in now.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([averaged[n] for n in floating], [now[n] for n in floating], 1 - decay)
+
+    def _after_step(self, stop: Stop) -> None:
+        progress, every = self.progress, self.training.checkpoint_every
+        epoch_ends = progress.step % self.steps_per_epoch == 0
+        if epoch_ends or progress.step % LOG_EVERY == 0:
+            self._write_down()
+        if epoch_ends:
+            self._end_epoch()
+        if stop.signal or epoch_ends or (every and progress.step % every == 0):
+            self._save()
+        if stop.signal:
+            raise SystemExit(128 + stop.signal)
+
+    def _end_epoch(self) -> None:
+        progress = self.progress
+        epoch = progress.step // self.steps_per_epoch
+        score = self._validate() if len(self.val) else 0.0
+        if len(self.val):
+            progress.history.append(self._record(val_miou=score))
+        if score > progress.best_miou or not len(self.val):
+            progress.best_miou, progress.best_epoch, progress.stale_epochs = score, epoch, 0
+            self.best = {name: tensor.detach().clone() for name, tensor in self.averaged.state_dict().items()}
+        else:
+            progress.stale_epochs += 1
+        progress.stopped_early = 0 < self.training.patience <= progress.stale_epochs
+
+    def _validate(self) -> float:
+        matrix = ConfusionMatrix(len(self.card.classes), self.card.ignore_index)
+        self.averaged.eval()
+        for samples in batches(self.val, self.training.batch_size):
+            masks = predict(self.averaged, self.card, [sample.image for sample in samples])
+            for sample, mask in zip(samples, masks, strict=True):
+                matrix.update(sample.mask, mask)
+        return float(miou(matrix.matrix))
+
+    def _write_down(self) -> None:
+        """Add the mean loss since the last record to the history."""
+        if not self._losses:
+            return
+        loss = float(torch.stack(self._losses).mean())
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss} near step {self.progress.step}: lower lr, or set clip_norm; that was not saved"
+            )
+        done = len(self._losses) * self.training.batch_size
+        seconds = self.progress.seconds - self._seconds_written
+        self._losses.clear()
+        rate = self.optimizer.param_groups[-1]["lr"]
+        self.progress.history.append(self._record(loss=loss, lr=rate, images_per_second=done / max(seconds, 1e-9)))
+
+    @property
+    def _seconds_written(self) -> float:
+        return next((r["seconds"] for r in reversed(self.progress.history) if "loss" in r), 0.0)
+
+    def _record(self, **scalars: float) -> dict[str, float]:
+        progress = self.progress
+        self._shown |= {name: f"{value:.4g}" for name, value in scalars.items()}
+        epoch = progress.step / self.steps_per_epoch
+        return {
+            "step": progress.step,
+            "epoch": round(epoch, 4),
+            "time": time.time(),
+            "seconds": round(progress.seconds, 3),
+            **scalars,
+        }
+
+    def _save(self) -> None:
+        self._write_down()
+        parts: dict[str, Tensors] = {
+            "model": self.model.state_dict(),
+            "optimizer": _flat_state(self.optimizer),
+            "chance": {"cpu": torch.get_rng_state()},
+        }
+        if self.device.type == "cuda":
+            parts["chance"] = {**parts["chance"], "cuda": torch.cuda.get_rng_state()}
+        if self.training.ema:
+            parts["averaged"] = self.averaged.state_dict()
+        if self.best:
+            parts["best"] = self.best
+        self.store.save(self.progress.step, parts, asdict(self.progress))
+
+    def _resume(self) -> None:
+        found = self.store.load()
+        if found is None:
+            return
+        parts, state = found
+        self.progress = Progress(**state)
+        self.model.load_state_dict(parts["model"])
+        _load_flat_state(self.optimizer, parts["optimizer"])
+        torch.set_rng_state(parts["chance"]["cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(parts["chance"]["cuda"])
+        if self.training.ema:
+            self.averaged.load_state_dict(parts["averaged"])
+        self.best = {name: tensor.to(self.device) for name, tensor in parts.get("best", {}).items()}
+        print(f"resuming at step {self.progress.step} of {self.total}")
+
+
+def _flat_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{i}.{name}": torch.as_tensor(v) for i, entry in state.items() for name, v in entry.items() if v is not None
+    }
+
+
+def _load_flat_state(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        index, _, name = key.partition(".")
+        like = parameters[int(index)]
+        # Fused optimizers walk raw memory: the state must lie in memory as its parameter does (channels_last).
+        laid = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+        state.setdefault(int(index), {})[name] = laid
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
