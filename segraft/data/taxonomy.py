@@ -7,15 +7,20 @@ A taxonomy is a YAML file in data/taxonomies, named after its label set::
     void: {ids: [11], colors: [[0, 0, 0]]}
     classes:                           # the order is the trainId: 0, 1, 2 …
       - {name: sky, color: [128, 128, 128], ids: [0]}
-    maps:                              # another taxonomy's class → ours; null: ignored
+    maps:                              # another taxonomy's class → ours; null: ignored; "*": every class not named
       cityscapes: {sky: sky, train: null}
+
+A map merges classes or ignores them (n → 1); no map can split one.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +37,9 @@ Id = Annotated[int, Field(ge=0, le=65535)]
 
 UNKNOWN = 254
 """In a decoded mask: a value that the taxonomy does not know. Never in a packed dataset."""
+
+REST = "*"
+"""In a map: every class of the other taxonomy that the map does not name."""
 
 
 class Class(Section):
@@ -58,23 +66,21 @@ class Taxonomy(Section):
     ignore_index: Literal[255] = 255
     void: Void = Void()
     classes: tuple[Class, ...] = Field(min_length=2, max_length=250)
-    maps: dict[str, dict[str, str | None]] = {}
+    maps: dict[str, dict[str, str | None]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _no_two_claims(self) -> Taxonomy:
-        for what, claims in (("class name", self.names), ("id", self._claims("ids")), ("color", self._claims("colors"))):
-            twice = sorted({str(claim) for claim in claims if claims.count(claim) > 1})
+        ids = chain(self.void.ids, *self.class_ids)
+        colors = chain(self.void.colors, *self.class_colors)
+        for what, claims in (("class name", self.names), ("id", ids), ("color", colors)):
+            twice = [str(claim) for claim, times in Counter[object](claims).items() if times > 1]
             if twice:
-                raise ValueError(f"{what} given twice: {', '.join(twice)}")
+                raise ValueError(f"{what} given twice: {', '.join(sorted(twice))}")
         for other, pairs in self.maps.items():
             unknown = sorted({str(ours) for ours in pairs.values() if ours is not None and ours not in self.names})
             if unknown:
                 raise ValueError(f"maps.{other} leads to {', '.join(unknown)}, which is no class of {self.name}")
         return self
-
-    def _claims(self, what: Literal["ids", "colors"]) -> list[object]:
-        own = self.class_ids if what == "ids" else self.class_colors
-        return [code for codes in own for code in codes] + list(getattr(self.void, what))
 
     @property
     def names(self) -> list[str]:
@@ -99,22 +105,26 @@ class Taxonomy(Section):
         return palette
 
     def lookup(self, encoding: Literal["ids", "trainIds"]) -> NDArray[np.uint8]:
-        """(65536,) uint8: mask-file value → trainId, ignore_index, or UNKNOWN."""
-        table = np.full(65536, UNKNOWN, np.uint8)
-        if encoding == "trainIds":
-            table[: len(self.classes)] = np.arange(len(self.classes))
-            table[self.ignore_index] = self.ignore_index
-            return table
-        table[list(self.void.ids)] = self.ignore_index
-        for index, ids in enumerate(self.class_ids):
-            table[list(ids)] = index
-        return table
+        """(65536,) uint8, read-only: mask-file value → trainId, ignore_index, or UNKNOWN."""
+        return self._from_ids if encoding == "ids" else self._from_train_ids
+
+    @cached_property
+    def _from_ids(self) -> NDArray[np.uint8]:
+        return _table(1 << 16, dict(_pairs(self.void.ids, self.class_ids, self.ignore_index)))
+
+    @cached_property
+    def _from_train_ids(self) -> NDArray[np.uint8]:
+        return _table(1 << 16, {index: index for index in (*range(len(self.classes)), self.ignore_index)})
 
     def color_lookup(self) -> dict[int, int]:
         """Colour as 0xRRGGBB → trainId or ignore_index."""
-        pairs = [(color, self.ignore_index) for color in self.void.colors]
-        pairs += [(color, index) for index, colors in enumerate(self.class_colors) for color in colors]
+        pairs = _pairs(self.void.colors, self.class_colors, self.ignore_index)
         return {(r << 16) | (g << 8) | b: index for (r, g, b), index in pairs}
+
+    @cached_property
+    def color_table(self) -> NDArray[np.uint8]:
+        """(2^24,) uint8, read-only: colour as 0xRRGGBB → trainId, ignore_index, or UNKNOWN; 16 MiB, made when asked."""
+        return _table(1 << 24, self.color_lookup())
 
     def map_from(self, other: Taxonomy) -> NDArray[np.uint8]:
         """(256,) uint8: trainId of `other` → our trainId, or ignore_index.
@@ -126,18 +136,40 @@ class Taxonomy(Section):
         if other.name == self.name:
             table[: len(self.classes)] = np.arange(len(self.classes))
             return table
-        where = f"data/taxonomies/{self.name}.yaml: maps.{other.name}"
-        if other.name not in self.maps:
-            raise UserError(f"{where}: missing; say which class of {self.name} each class of {other.name} is (or null)")
-        pairs = self.maps[other.name]
-        missing, extra = set(other.names) - set(pairs), set(pairs) - set(other.names)
-        if missing or extra:
-            raise UserError(f"{where}: classes left out: {sorted(missing)}; not in {other.name}: {sorted(extra)}")
+        pairs = self._complete_map(other)
         for index, name in enumerate(other.names):
             ours = pairs[name]
             if ours is not None:
                 table[index] = self.names.index(ours)
         return table
+
+    def _complete_map(self, other: Taxonomy) -> dict[str, str | None]:
+        where = f"data/taxonomies/{self.name}.yaml: maps.{other.name}"
+        if other.name not in self.maps:
+            raise UserError(f"{where}: missing; say which class of {self.name} each class of {other.name} is (or null)")
+        pairs = dict(self.maps[other.name])
+        if REST in pairs:
+            rest = pairs.pop(REST)
+            pairs = {name: rest for name in other.names} | pairs
+        missing, extra = set(other.names) - set(pairs), set(pairs) - set(other.names)
+        if missing or extra:
+            raise UserError(f"{where}: classes left out: {sorted(missing)}; not in {other.name}: {sorted(extra)}")
+        return pairs
+
+
+Code = TypeVar("Code")
+
+
+def _pairs(void: Iterable[Code], classes: Iterable[Iterable[Code]], ignore_index: int) -> Iterator[tuple[Code, int]]:
+    yield from ((code, ignore_index) for code in void)
+    yield from ((code, index) for index, codes in enumerate(classes) for code in codes)
+
+
+def _table(size: int, known: dict[int, int]) -> NDArray[np.uint8]:
+    table = np.full(size, UNKNOWN, np.uint8)
+    table[list(known)] = list(known.values())
+    table.flags.writeable = False
+    return table
 
 
 def load_taxonomy(folder: Path, name: str) -> Taxonomy:

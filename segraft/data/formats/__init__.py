@@ -2,16 +2,22 @@
 
 An adapter only knows where files lie and what their names mean. It opens no image, and it lists what is wrong too (a
 mask that is not there, a mask without its image): to judge is the validate step's work.
+
+Splits are the dataset's own. A `test` whose labels are not public is left out; what `holdout` makes of that is said in
+`_hold_out`, and in docs/own-data.md for users.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from itertools import groupby
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from segraft.data.taxonomy import Encoding
 from segraft.errors import UserError
@@ -25,13 +31,13 @@ class Sample:
     """One image and its mask; paths are relative to the dataset's root, with forward slashes."""
 
     id: str
-    """unique in the dataset, without split and suffix, for example aachen_000000_000019"""
+    """unique in the dataset, without split and suffix unless these alone tell two apart: aachen_000000_000019"""
     split: Split
     image: str
     mask: str
     """where the mask is, or would have to be"""
     group: str
-    """the sequence, drive or city: what must not be cut by a split"""
+    """the sequence or drive, what must not be cut by a split; an image that stands alone is its own group"""
     tags: tuple[str, ...] = ()
     """conditions, for example night, rain"""
 
@@ -58,30 +64,65 @@ def list_samples(root: Path, dataset: Dataset) -> Listing:
     """
     if dataset.format == "none":
         return Listing(())
-    adapter: Adapter = importlib.import_module(f"segraft.data.formats.{dataset.format}").listing
-    listing = adapter(root, dataset.folder)
-    samples = [s for s in listing.samples if any(fnmatch(s.id, pattern) for pattern in dataset.include)]
+    adapter = importlib.import_module(f"segraft.data.formats.{dataset.format}")
+    listing: Listing = adapter.listing(root, dataset.folder)
+    if not listing.samples:
+        there = ", ".join(sorted(path.name for path in root.iterdir())[:10]) if root.is_dir() else "no folder"
+        raise UserError(f"{root}: no images of format {dataset.format}; expected {adapter.LAYOUT}; found {there}")
+    samples = [s for s in _with_unique_ids(listing.samples) if any(fnmatchcase(s.id, p) for p in dataset.include)]
     if not samples:
-        found = f"{len(listing.samples)} images, none matching include={list(dataset.include)}"
-        raise UserError(f"{root}: no samples of format {dataset.format} ({found})")
-    samples.sort(key=lambda s: (SPLITS.index(s.split), s.id))
+        example = min(s.id for s in listing.samples)
+        raise UserError(
+            f"{root}: {len(listing.samples)} images, but include={list(dataset.include)} matches none; "
+            f"it is matched against ids such as {example}"
+        )
     if dataset.holdout:
         samples = _hold_out(samples, dataset.holdout)
+    samples.sort(key=lambda s: (SPLITS.index(s.split), s.id))
     if dataset.limit is not None:
         samples = _limit(samples, dataset.limit)
     return replace(listing, samples=tuple(samples))
 
 
+def bucket(name: str) -> float:
+    """A number in [0, 1) that depends on `name` alone: the same on every machine, in every version of a dataset."""
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:7]) / (1 << 56)
+
+
+def _with_unique_ids(samples: Iterable[Sample]) -> list[Sample]:
+    """Ids that clash get their split, then their suffix, then a number: one id, one sample, whatever the files."""
+    found = sorted(samples, key=lambda s: (s.split, s.image))
+    for clearer in (lambda s: f"{s.id}@{s.split}", lambda s: s.id + PurePosixPath(s.image).suffix):
+        times = Counter(s.id for s in found)
+        found = [replace(s, id=clearer(s)) if times[s.id] > 1 else s for s in found]
+    seen: Counter[str] = Counter()
+    for index, sample in enumerate(found):
+        seen[sample.id] += 1
+        if seen[sample.id] > 1:
+            found[index] = replace(sample, id=f"{sample.id}#{seen[sample.id]}")
+    return found
+
+
 def _hold_out(samples: list[Sample], share: float) -> list[Sample]:
-    """The end of each train sequence becomes val, so that no val frame lies between two train frames."""
-    train = sorted((s for s in samples if s.split == "train"), key=lambda s: (s.group, s.id))
-    kept: list[Sample] = []
-    for _, group in groupby(train, key=lambda s: s.group):
+    """The end of each sequence becomes val, so that no val frame lies between two train frames.
+
+    Of images that stand alone, each has the chance `share`, drawn from its name. Where nothing is `test`, the val that
+    was given becomes it (nothing is then chosen on what is reported); else it joins train before the cut.
+    """
+    if not any(s.split == "test" for s in samples):
+        samples = [replace(s, split="test") if s.split == "val" else s for s in samples]
+    kept = [s for s in samples if s.split == "test"]
+    pool = sorted((s for s in samples if s.split != "test"), key=lambda s: (s.group, _natural(s.id)))
+    for name, group in groupby(pool, key=lambda s: s.group):
         members = list(group)
-        cut = len(members) - round(share * len(members))
-        kept += members[:cut] + [replace(s, split="val") for s in members[cut:]]
-    kept += [s for s in samples if s.split == "test"]
-    return sorted(kept, key=lambda s: (SPLITS.index(s.split), s.id))
+        cut = len(members) - int(share * len(members) + bucket(f"holdout {name}"))
+        kept += [replace(s, split="train" if place < cut else "val") for place, s in enumerate(members)]
+    return kept
+
+
+def _natural(name: str) -> list[str | int]:
+    """Sorts frame_9 before frame_10."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", name))]
 
 
 def _limit(samples: list[Sample], budget: int) -> list[Sample]:

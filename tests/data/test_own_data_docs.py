@@ -1,0 +1,66 @@
+"""The YAML of docs/own-data.md is valid as it stands, and its worked example lists what it says."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segraft.data.formats import list_samples
+from segraft.data.taxonomy import Taxonomy, load_taxonomy
+from segraft.params import Params, build
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = [
+    yaml.safe_load(text)
+    for text in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/own-data.md").read_text(), flags=re.DOTALL)
+]
+SECTIONS = [block["data"] for block in BLOCKS if "data" in block]
+
+
+def params(sections: dict) -> Params:
+    """params.yaml with the keys of a documented block put in place."""
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for name, changes in sections.items():
+        assert changes.keys() <= values["data"][name].keys()
+        values["data"][name] |= changes
+    return build(Params, values, "")
+
+
+@pytest.mark.parametrize("sections", SECTIONS)
+def test_sections_are_params(sections):
+    params(sections)
+
+
+def test_taxonomy_and_its_map():
+    parts, maps = (next(block for block in BLOCKS if key in block) for key in ("classes", "maps"))
+    taxonomy = build(Taxonomy, parts | maps, "parts")
+    taxonomy.map_from(load_taxonomy(ROOT / "data/taxonomies", "cityscapes"))
+    assert params(SECTIONS[0]).data.target.taxonomy == taxonomy.name
+
+
+def test_folder_of_the_tour(tmp_path):
+    for split in ("train", "val", "test"):
+        for kind, suffix in (("images", "jpg"), ("masks", "png")):
+            (tmp_path / kind / split).mkdir(parents=True)
+            (tmp_path / kind / split / f"{split}1.{suffix}").touch()
+    listing = list_samples(tmp_path, params(SECTIONS[0]).data.target)
+    assert Counter(s.split for s in listing.samples) == {"train": 1, "val": 1, "test": 1}
+    assert listing.orphans == () and all((tmp_path / s.mask).exists() for s in listing.samples)
+
+
+def test_day_to_dusk(camvid):
+    data = params(SECTIONS[-1]).data
+    day, dusk = (list_samples(camvid, dataset) for dataset in (data.source, data.target))
+    assert Counter(s.split for s in day.samples) == {"train": 305, "val": 101}
+    assert Counter(s.split for s in dusk.samples) == {"train": 53, "val": 9, "test": 62}
+    assert {s.tags for s in day.samples} == {("clear",)} and {s.tags for s in dusk.samples} == {("dusk",)}
+
+
+def test_tables_name_every_format_and_taxonomy():
+    text = (ROOT / "docs/own-data.md").read_text()
+    formats = {path.stem for path in (ROOT / "segraft/data/formats").glob("[a-z]*.py")}
+    assert all(f"`{name}`" in text or f"format: {name}" in text for name in formats)
+    text = (ROOT / "docs/taxonomies.md").read_text()
+    assert all(f"| `{path.stem}` |" in text for path in (ROOT / "data/taxonomies").glob("*.yaml"))
