@@ -1,20 +1,48 @@
 # An empty value switches bytecode caching on: without it every stage recompiles what it imports.
 export PYTHONDONTWRITEBYTECODE :=
 export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PORT ?= 5000
 .DEFAULT_GOAL := help
+.PHONY: help setup run test test-fast lint ui bench lock
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
 
-.venv/ready: requirements.lock requirements-uv.lock pyproject.toml
+.venv/ready: requirements.lock requirements-uv.lock
 	@echo "segraft: making .venv from requirements.lock (about 5 GB, once)"
-	@command -v $(PYTHON) >/dev/null || { echo "segraft needs $(PYTHON): install Python 3.11 or say make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "segraft needs Python 3.11: install it, or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --require-hashes -r requirements-uv.lock
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
+	@.venv/bin/python -m pip install --quiet --require-hashes --disable-pip-version-check -r requirements-uv.lock
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
 	@touch $@
 
 setup: .venv/ready  ## make .venv: every package, pinned and hashed
+
+run: .venv/ready  ## the whole pipeline: dvc repro; repeats only what changed
+	dvc repro
+
+test: .venv/ready  ## all tests, linters and types
+	ruff check .
+	ruff format --check .
+	mypy
+	python -m pytest
+
+test-fast: .venv/ready  ## the quick tests
+	python -m pytest -m "not slow"
+
+ui: .venv/ready  ## MLflow's pages at http://127.0.0.1:5000 (PORT=…)
+	mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri sqlite:///mlflow.db
+
+bench: .venv/ready  ## speed against named peers (a few minutes; wants an idle machine)
+	python -m benchmarks.confusion
+	python -m benchmarks.training
+	python -m benchmarks.packing
+	python -m benchmarks.validate
+	python -m benchmarks.startup
+
+lock: .venv/ready  ## compile requirements.lock anew from pyproject.toml
+	uv pip compile pyproject.toml --quiet --all-extras --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --output-file requirements.lock

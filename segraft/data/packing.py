@@ -137,8 +137,12 @@ def simulated(files: Files, augment: Augment) -> list[Callable[[], Packed]]:
     """Makers of copies of train images under another condition, for the shares of `augment.simulate`."""
     train = [row for row in files.rows if row["split"] == "train"]
     jobs: list[Callable[[], Packed]] = []
-    shares: dict[Condition, float] = augment.simulate.model_dump()
-    for number, (condition, share) in enumerate(shares.items()):
+    shares: tuple[tuple[Condition, float], ...] = (
+        ("night", augment.simulate.night),
+        ("rain", augment.simulate.rain),
+        ("fog", augment.simulate.fog),
+    )
+    for number, (condition, share) in enumerate(shares):
         rng = np.random.default_rng([augment.seed, 0, number])
         for index in sorted(rng.permutation(len(train))[: round(share * len(train))]):
             jobs.append(partial(_simulate, files, train[index], condition, augment.seed, int(index)))

@@ -1,0 +1,181 @@
+"""Promises that two files agree: params.yaml, its classes, the steps, the command line and dvc.yaml."""
+
+import re
+import resource
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segraft import params
+from segraft.errors import UserError
+from segraft.params import SECTIONS, Section, load_params
+from segraft.steps import STEPS, run, spec
+
+ROOT = Path(__file__).parents[1]
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+VALUES = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+def test_params_yaml_is_complete_and_its_sections_are_the_classes():
+    load_params(ROOT / "params.yaml")
+    assert list(VALUES) == list(SECTIONS)
+
+
+def test_no_field_has_a_default_so_params_yaml_alone_holds_values():
+    sections = [c for c in vars(params).values() if isinstance(c, type) and issubclass(c, Section)]
+    defaults = [(c.__name__, n) for c in sections for n, f in c.model_fields.items() if not f.is_required()]
+    assert defaults == []
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_step_file_function_and_stage_have_one_name(name):
+    assert (ROOT / "segraft" / "steps" / f"{name}.py").is_file() and name in DVC
+    assert spec(name).function.__name__ == name and spec(name).summary.endswith(".")
+
+
+def test_stages_are_the_steps_in_order():
+    assert tuple(DVC) == STEPS
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_stage_command_passes_each_path_once_and_reads_the_step_s_sections(name):
+    command = shlex.split(DVC[name]["cmd"])
+    assert command[:4] == ["python", "-m", "segraft", name]
+    flags = {flag[2:].replace("-", "_"): value for flag, value in zip(command[4::2], command[5::2], strict=True)}
+    flags.pop("metrics", None)
+    assert set(flags) == set(spec(name).paths)
+    assert set(DVC[name]["params"]) == set(spec(name).sections)
+    assert set(spec(name).path_help) == set(spec(name).paths), "every path is explained under Args:"
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_stage_declares_every_path_that_the_step_reads_or_writes(name):
+    stage, command = DVC[name], shlex.split(DVC[name]["cmd"])
+    outs = set(declared(stage, "outs", "metrics"))
+    for path, kind in spec(name).paths.items():
+        value = command[command.index(f"--{path.replace('_', '-')}") + 1]
+        if kind == "out":
+            assert value in outs
+        elif kind == "in":
+            assert any(dep == value or dep.startswith(f"{value}/") for dep in stage["deps"]), value
+
+
+def declared(stage, *kinds):
+    return [out if isinstance(out, str) else next(iter(out)) for kind in kinds for out in stage.get(kind, [])]
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_code_dependencies_exist(name):
+    code = [dep for dep in DVC[name]["deps"] if dep.startswith("segraft")]
+    assert f"segraft/steps/{name}.py" in code and all((ROOT / dep).exists() for dep in code)
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["finetune", "--help"], ["--version"]])
+def test_help_costs_less_than_half_a_second_of_cpu(argv):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run([sys.executable, "-m", "segraft", *argv], cwd=ROOT, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.returncode == 0 and result.stdout
+    assert after.ru_utime - before.ru_utime < 0.5
+
+
+@pytest.mark.parametrize("module", ["segraft.steps", "segraft.__main__", *(f"segraft.steps.{s}" for s in STEPS)])
+def test_importing_a_step_imports_nothing_heavy(module):
+    heavy = ["torch", "pandas", "numpy", "cv2", "mlflow", "great_expectations", "kfp", "dvc", "pyarrow"]
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_segraft_imports_neither_kfp_nor_dvc():
+    for path in (ROOT / "segraft").rglob("*.py"):
+        assert not re.search(r"^\s*(import|from) (kfp|dvc)\b", path.read_text(), re.M), path
+
+
+def test_help_lists_every_step():
+    text = subprocess.run([sys.executable, "-m", "segraft", "--help"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert all(f"  {name} " in text for name in STEPS)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("finetune.lrr=0.1", "params.yaml has no finetune.lrr"),
+        ("finetune.lr=-1", r"finetune.lr: .*greater than 0.*found -1"),
+        ("finetune.schedule=cosin", r"finetune.schedule: .*'cosine'.*found 'cosin'"),
+        ("augment.crop=[100, 64]", r"crop: \[100, 64\]: both sides must be multiples of 32"),
+        ("finetune", "expected section.key=value"),
+    ],
+)
+def test_a_bad_override_is_one_clear_error(override, message):
+    with pytest.raises(UserError, match=message):
+        load_params(ROOT / "params.yaml", [override])
+
+
+def test_unknown_and_missing_keys_are_named_with_their_path(tmp_path):
+    values = yaml.safe_load((ROOT / "params.yaml").read_text())
+    values["augment"]["online"]["flipp"] = values["augment"]["online"].pop("flip")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError) as error:
+        load_params(tmp_path / "params.yaml")
+    assert "augment.online.flip: missing" in str(error.value)
+    assert "augment.online.flipp: unknown key; known here: flip, rotate" in str(error.value)
+
+
+def test_overrides_reach_the_section():
+    assert load_params(ROOT / "params.yaml", ["finetune.lr=0.25", "augment.size=[64, 96]"]).finetune.lr == 0.25
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["finetune", "--dataset", "nowhere"], "required"),
+        (["augmentt"], "invalid choice"),
+        (
+            [
+                "validate",
+                "--source",
+                "nowhere",
+                "--target",
+                "nowhere",
+                "--taxonomies",
+                "data/taxonomies",
+                "--manifest",
+                "/tmp/x/m",
+                "--report",
+                "/tmp/x/r",
+            ],
+            "nowhere: not found; step validate reads it as --source",
+        ),
+    ],
+)
+def test_bad_command_lines_say_why_without_a_traceback(argv, message):
+    result = subprocess.run([sys.executable, "-m", "segraft", *argv], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode in (2, 65) and message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_the_door_names_what_is_missing():
+    with pytest.raises(UserError, match=r"step augment: sections missing: \['augment', 'data'\]"):
+        run("augment", {}, {})
+    with pytest.raises(UserError, match="nosuch: no such step; the steps are streets, validate"):
+        run("nosuch", {}, {})
+
+
+def test_sections_survive_kubeflow_s_floats_and_json():
+    import json
+
+    section = load_params(ROOT / "params.yaml").finetune
+    floats = {
+        k: float(v) if isinstance(v, int) and not isinstance(v, bool) else v for k, v in section.model_dump().items()
+    }
+    assert params.as_section("finetune", floats) == section
+    assert params.as_section("finetune", json.dumps(section.model_dump())) == section
+
+
+def test_lock_names_no_registry_and_pairs_torch_with_torchvision():
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock and "--hash=sha256:" in lock
+    assert "torch==2.13.0" in lock and "torchvision==0.28.0" in lock

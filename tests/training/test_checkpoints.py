@@ -1,0 +1,75 @@
+import errno
+
+import pytest
+import torch
+
+from segraft.training import checkpoints
+from segraft.training.checkpoints import CheckpointStore
+
+PARTS = {"model": {"w": torch.arange(4.0)}, "optimizer": {}}
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = CheckpointStore(tmp_path, "ab" * 32)
+    yield store
+    store.close(finished=False)
+
+
+def steps(store):
+    return [path.name for path in store._steps()]
+
+
+def test_round_trip_keeps_the_last_two(store):
+    for step in (1, 2, 3):
+        store.save(step, {"model": {"w": torch.full((2,), float(step))}}, {"step": step})
+    parts, state = store.load()
+    assert state == {"step": 3} and torch.equal(parts["model"]["w"], torch.full((2,), 3.0))
+    assert steps(store) == ["step_00000003", "step_00000002"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json", "sha256.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_loaded(store, capsys, name, damage):
+    for step in (1, 2):
+        store.save(step, PARTS, {"step": step})
+    path = store._folder / "step_00000002" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    if damage == "delete":
+        path.unlink()
+    else:
+        path.write_bytes(content if damage == "flip" else content[:-3])
+    assert store.load()[1] == {"step": 1}
+    assert "step_00000002 is damaged" in capsys.readouterr().out
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(store, monkeypatch):
+    store.save(1, PARTS, {"step": 1})
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoints, "_sync", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.save(2, PARTS, {"step": 2})
+    assert steps(store) == ["step_00000001"] and not list(store._folder.glob("*.tmp"))
+    assert store.load()[1] == {"step": 1}
+
+
+def test_strays_of_a_killed_save_are_removed(tmp_path):
+    stray = tmp_path / ("ab" * 8) / "step_00000009.tmp"
+    stray.mkdir(parents=True)
+    store = CheckpointStore(tmp_path, "ab" * 32)
+    assert not stray.exists() and store.load() is None
+    store.close(finished=True)
+
+
+def test_checkpoints_of_another_fingerprint_are_dropped(tmp_path):
+    first = CheckpointStore(tmp_path, "ab" * 32)
+    first.save(1, PARTS, {})
+    first.close(finished=False)
+    second = CheckpointStore(tmp_path, "cd" * 32)
+    assert second.load() is None
+    second.close(finished=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["lock"]
