@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segraft.params import Evaluate
-from segraft.steps import In, Metrics, Out
+from segraft.steps import In, Metrics, Out, write_json
 
 
 def evaluate(
@@ -33,3 +33,26 @@ def evaluate(
         report: the self-contained HTML report.
         plots: folder of the tables and images that DVC plots.
     """
+    from segraft.checkpoint import read_card
+    from segraft.evaluation.examples import examples
+    from segraft.evaluation.history import read_logs
+    from segraft.evaluation.plots import write_plots
+    from segraft.evaluation.report import render
+    from segraft.evaluation.run import score
+    from segraft.evaluation.summary import metrics, summarize
+
+    folders = {"source": pretrained, "scratch": baseline, "transferred": finetuned}
+    if read_card(pretrained).provenance.get("steps") == 0:
+        print("the pretrained model was not trained: there is no source to compare with")
+        del folders["source"]
+    results = {
+        model: score(folder, dataset, "test", evaluate.batch_size, evaluate.threads)
+        for model, folder in folders.items()
+    }
+    summary = summarize(results)
+    shown = examples(dataset, results, folders, evaluate.examples, evaluate.threads)
+    training = read_logs(logs)
+    write_json(scores, summary)
+    write_plots(plots, results, training, shown)
+    report.write_text(render(summary, results, shown, training, dataset, manifest, validation), encoding="utf-8")
+    return metrics(summary)

@@ -1,0 +1,18 @@
+"""Fixtures for all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.evaluation.fixtures import evaluated, report, transfer  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def camvid():
+    """The real CamVid in SegNet's layout; it may not be handed on, so it is looked for and not shipped."""
+    default = Path(__file__).parents[2] / "shared/data/camvid"
+    root = Path(os.environ.get("SEGRAFT_CAMVID", default))
+    if not (root / "trainannot").is_dir():
+        pytest.skip(f"no CamVid at {root}; set SEGRAFT_CAMVID to its folder")
+    return root
