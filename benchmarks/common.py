@@ -24,7 +24,7 @@ def machine() -> str:
 
 
 def interleaved(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, measured turn by turn so that a busy moment hits all alike; one unmeasured round first."""
+    """Median seconds of each, turn by turn so that a busy moment hits all alike; one unmeasured round first."""
     times: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(rounds + 1):
         for name, do in work.items():

@@ -145,7 +145,7 @@ def pack(pairs, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of %d steps each" % STEPS)
+    parser.add_argument("--rounds", type=int, default=5, help=f"turns of {STEPS} steps each")
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

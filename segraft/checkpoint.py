@@ -86,6 +86,7 @@ def load_weights(folder: Path, card: ModelCard) -> dict[str, Any]:
     Raises:
         UserError: the weights are missing, or not the ones that were saved.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = folder / WEIGHTS
@@ -93,7 +94,10 @@ def load_weights(folder: Path, card: ModelCard) -> dict[str, Any]:
         raise UserError(f"{path}: missing; make the model folder again")
     if sha256(path) != card.weights_sha256:
         raise UserError(f"{path}: its sha256 is not the one in {CARD}: the file is damaged or replaced; make it again")
-    return load_file(path)
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a safetensors file ({error}); make the model folder again") from None
 
 
 def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:

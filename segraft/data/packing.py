@@ -105,7 +105,8 @@ def pack(files: Files, folder: Path, augment: Augment, extra: Iterable[Callable[
         jobs += extra if split == "train" else ()
         writer = ShardWriter(folder, split, len(files.classes.classes), augment.codec, augment.shard_mb)
         what = f"pack {folder.name.removeprefix('.').partition('.tmp')[0]} {split}"
-        for sample in progress(in_order(jobs, lambda job: job()), what, total=len(jobs)):
+        samples = in_order(jobs, lambda job: job())
+        for sample in progress(samples, what, total=len(jobs)) if jobs else ():
             writer.add(sample)
         splits[split] = writer.close()
     card = DatasetCard(
