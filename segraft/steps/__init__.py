@@ -21,7 +21,7 @@ from typing import Annotated, Any
 from segraft.errors import UserError
 
 In = Annotated[Path, "in"]
-"""A file or folder that must exist; it is only read."""
+"""A file or folder that must exist; it is only read. A packed dataset to train on may be an fsspec URL (s3://…)."""
 Out = Annotated[Path, "out"]
 """A file or folder that the step makes; it appears whole, or not at all."""
 Work = Annotated[Path, "work"]
@@ -87,10 +87,10 @@ def run(name: str, sections: Mapping[str, Any], paths: Mapping[str, str | Path])
     _same_names(name, "section", set(step.sections), set(sections))
     _same_names(name, "path", set(step.paths), set(paths))
     typed = {key: as_section(key, values) for key, values in sections.items()}
-    final = {key: Path(paths[key]) for key in step.paths}
+    final = {key: _location(paths[key]) for key in step.paths}
     for key, kind in step.paths.items():
-        if kind == "in" and not final[key].exists():
-            raise UserError(f"{final[key]}: not found; step {name} reads it as --{key}")
+        if kind == "in" and isinstance(final[key], Path) and not final[key].exists():
+            raise UserError(f"{final[key]}: not found; step {name} reads it as --{key.replace('_', '-')}")
     beside = {key: beside_path(final[key]) for key, kind in step.paths.items() if kind == "out"}
     try:
         metrics = step.function(**typed, **(final | beside))
@@ -99,11 +99,17 @@ def run(name: str, sections: Mapping[str, Any], paths: Mapping[str, str | Path])
     except UserError as error:
         for key in error.keep:
             publish(beside[key], final[key])
-        raise
+        kept = "".join(f"\n{key}: {final[key]}" for key in error.keep)
+        raise UserError(f"{error}{kept}", error.keep) from None
     finally:
         for temporary in beside.values():
             remove(temporary)
     return metrics
+
+
+def _location(path: str | Path) -> Path:
+    """The path; a URL (a packed dataset in an object store) stays text, for a Path would swallow a slash of it."""
+    return path if "://" in str(path) else Path(path)  # type: ignore[return-value]
 
 
 def _same_names(step: str, kind: str, wanted: set[str], given: set[str]) -> None:

@@ -75,7 +75,7 @@ def test_weights_from_a_file(tmp_path):
 def test_a_broken_weights_file_is_named(tmp_path, content):
     path = tmp_path / "broken.pth"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="broken.pth: not a readable weights file"):
+    with pytest.raises(UserError, match=r"broken\.pth: not a readable weights file"):
         load_encoder_weights(create_model("unet", "resnet18", 2).encoder, find_encoder("resnet18"), str(path))
 
 
@@ -88,7 +88,8 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path):
 
     torch.save(Evil(), tmp_path / "evil.pth")
     with pytest.raises(UserError, match="not a readable weights file"):
-        load_encoder_weights(create_model("unet", "resnet18", 2).encoder, find_encoder("resnet18"), f"{tmp_path}/evil.pth")
+        encoder = create_model("unet", "resnet18", 2).encoder
+        load_encoder_weights(encoder, find_encoder("resnet18"), f"{tmp_path}/evil.pth")
     assert not canary.exists()
 
 

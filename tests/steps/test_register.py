@@ -14,7 +14,7 @@ from segraft.checkpoint import CARD, WEIGHTS, ClassCard, ModelCard, Preprocessin
 from segraft.data.packed import CARD as DATASET
 from segraft.data.packed import DatasetCard, Packed, ShardWriter
 from segraft.errors import UserError
-from segraft.params import Online, Register, Tracking
+from segraft.params import Evaluate, Online, Register, Tracking
 from segraft.registry import open_registered
 from segraft.steps import run
 from segraft.tracking import connect

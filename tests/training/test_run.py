@@ -116,3 +116,11 @@ def test_two_runs_in_one_work_folder(tmp_path, discs):
     with pytest.raises(UserError, match=f"process {os.getpid()} is training here"):
         pretrain(tmp_path, discs)
     store.close(finished=True)
+
+
+def test_trains_from_an_object_store(trained, tmp_path, discs):
+    import fsspec
+
+    fsspec.filesystem("memory").put(str(discs), "/bucket/discs", recursive=True)
+    pretrain(tmp_path, "memory://bucket/discs")
+    assert read_card(tmp_path / "model") == read_card(trained[0] / "model")

@@ -1,0 +1,1 @@
+"""The embedded dataset: procedural road scenes with exact masks, under seven conditions."""

@@ -1,0 +1,241 @@
+"""Facades, houses with roofs, walls, fences and hedges: upright rectangles with textures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import copysign, sqrt
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segraft.data.streets import labels
+from segraft.data.streets.canvas import Canvas, Color, Image, times
+from segraft.data.streets.street import Rng, Side, pick, vary
+from segraft.data.streets.textures import crop, fractal, grain
+
+PLASTER: tuple[Color, ...] = (
+    *((206, 196, 178), (188, 176, 158), (214, 206, 196), (196, 162, 128), (172, 112, 88), (150, 88, 70)),
+    *((168, 166, 164), (128, 126, 126), (212, 190, 140), (182, 196, 200), (120, 96, 84), (222, 218, 210)),
+)
+TILES: tuple[Color, ...] = ((142, 72, 54), (112, 66, 58), (84, 82, 86), (128, 92, 70))
+SHOPS: tuple[Color, ...] = ((168, 40, 36), (32, 84, 140), (36, 110, 72), (206, 158, 40), (58, 52, 60), (230, 226, 220))
+WARM = np.array(((255, 208, 132), (255, 226, 170), (236, 236, 220), (255, 186, 104)), np.float32)
+Texture = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a facade is divided: metres a bay and a floor, and the window's share of them."""
+
+    bay: float
+    floor: float
+    width: float
+    height: float
+    frame: float
+    """brightness of the frame against the wall"""
+    bands: bool
+    """whether a ledge parts the floors"""
+    curtain: float
+    """share of the windows with a drawn curtain"""
+
+
+@dataclass(frozen=True)
+class Building:
+    """A house along the street."""
+
+    side: Side
+    setback: float
+    start: float
+    end: float
+    height: float
+    roof: float
+    """height of a pitched roof (0: flat)"""
+    shop: bool
+    bare: bool
+    """the end wall that faces the camera is in full view"""
+
+    def paint(self, canvas: Canvas, rng: Rng, shadow: float) -> None:
+        """Paint the end wall that faces the camera, the facade, the roof."""
+        color, windows, light = vary(rng, pick(rng, PLASTER)), _windows(rng), canvas.light
+        camera, sign = canvas.camera, self.side.sign
+        front, lit = sign * (self.side.wall + self.setback), canvas.glow is not None
+        back = front + sign * 11
+        start = max(self.start, 2.0, min(self.end - 1, 1.7 * camera.focal / camera.width * abs(front - camera.lateral)))
+        height = min(self.height, camera.eye + 4 + self.end * camera.v0 / camera.focal)  # what is higher is not in view
+        scale = min(16.0, 0.5 * camera.focal / max(start, 8.0), 150 / sqrt((self.end - start) * height))
+        end_wall = times(color, light.on((0.0, 0.0, -1.0)))
+        if self.start > 3 and self.bare:
+            flank, glow = facade(rng, (11.0, height), scale, end_wall, windows, False, lit)
+            canvas.panel(flank, ((front, 0.0, self.start), (back, height, self.start)), labels.BUILDING, glow=glow)
+        elif self.start > 3:  # only what rises above the nearer house can be seen
+            canvas.layer(labels.BUILDING, depth=self.start)
+            corners = ((front, 0.0), (back, 0.0), (back, height), (front, height))
+            canvas.poly([camera.point(s, y, self.start) for s, y in corners], end_wall)
+        wall = times(color, light.on((-sign, 0.0, 0.0), shadow))
+        texture, glow = facade(rng, (self.end - start, height), scale, wall, windows, self.shop, lit)
+        canvas.panel(texture, ((front, 0.0, start), (front, height, self.end)), labels.BUILDING, glow=glow)
+        if self.roof:
+            self._roof(canvas, rng, max(self.start, 2.0), (front, back), end_wall)
+
+    def _roof(self, canvas: Canvas, rng: Rng, start: float, walls: tuple[float, float], color: Color) -> None:
+        point, top, ridge = canvas.camera.point, self.height + self.roof, sum(walls) / 2
+        eaves, edge = walls[0] - self.side.sign * 0.4, self.height - 0.2
+        canvas.layer(labels.BUILDING, depth=start)
+        canvas.poly(
+            [point(s, y, start) for s, y in zip((*walls, ridge), (self.height, self.height, top), strict=True)], color
+        )
+        slope = ((eaves, edge, start), (ridge, top, start), (ridge, top, self.end), (eaves, edge, self.end))
+        canvas.layer(labels.BUILDING, depth=(start + self.end) / 2)
+        light = canvas.light.on((-0.6 * self.side.sign, 0.8, 0.0))
+        canvas.poly([point(*corner) for corner in slope], times(vary(rng, pick(rng, TILES)), light))
+
+
+def _windows(rng: Rng) -> Windows:
+    if rng.random() < 0.15:  # glass and steel
+        return Windows(rng.uniform(1.4, 2.2), 3.4, 0.9, 0.82, 0.6, True, 0.0)
+    return Windows(
+        bay=rng.uniform(2.0, 3.6),
+        floor=rng.uniform(2.8, 3.5),
+        width=rng.uniform(0.36, 0.62),
+        height=rng.uniform(0.46, 0.66),
+        frame=pick(rng, (1.25, 0.8, 1.1, 0.65)),
+        bands=rng.random() < 0.35,
+        curtain=rng.uniform(0.1, 0.4),
+    )
+
+
+def facade(
+    rng: Rng, size: tuple[float, float], scale: float, color: Color, windows: Windows, shop: bool, lit: bool
+) -> tuple[Image, Image | None]:
+    """A facade and what its windows give off at night.
+
+    Args:
+        rng: for everything random.
+        size: length and height, metres.
+        scale: pixels a metre.
+        color: the wall under its light.
+        windows: how it is divided.
+        shop: whether the ground floor has shop windows.
+        lit: whether to make the second image.
+
+    Returns:
+        Two (h, w, 3) uint8 images.
+    """
+    w, h = (max(4, round(side * scale)) for side in size)
+    bays, floors = max(1, round(size[0] / windows.bay)), max(1, round(size[1] / windows.floor))
+    y, x = np.arange(h) * (floors / h), np.arange(w) * (bays / w)
+    ground_floor, y, across = y >= floors - 1, y % 1, np.abs(x % 1 - 0.5)
+    top = (1 - windows.height) * 0.45
+    rows, columns = (y > top) & (y < top + windows.height), (across < windows.width / 2) & (across > 0.012)
+    frame = (y > top - 0.03) & (y < top + windows.height + 0.05), across < windows.width / 2 + 0.04
+    shade = 1 + np.float32(0.035) * crop(grain(), rng, h, w) + np.float32(0.05) * crop(fractal(), rng, h, w)
+    down = np.linspace(1.04, 0.92, h, dtype=np.float32)
+    down[: max(1, round(0.35 * scale))] *= 0.78
+    if windows.bands:
+        down[(y < 0.06) | (y > 0.95)] *= 0.8
+    shade *= down[:, None]
+    shade[np.ix_(*frame)] *= windows.frame
+    panes = np.outer(rows, columns).astype(np.uint8)
+    image = _tinted(shade, color)
+    glass, lamps = _glass(rng, (floors, bays), windows.curtain, sum(color) / 450)
+    cv2.copyTo(cv2.resize(glass, (w, h), interpolation=cv2.INTER_NEAREST), panes, image)
+    glow: Image | None = None
+    if lit:
+        glow = np.zeros_like(image)
+        cv2.copyTo(cv2.resize(lamps, (w, h), interpolation=cv2.INTER_NEAREST), panes, glow)
+    if shop:
+        _shop(image, glow, rng, ground_floor * y, across)
+    return image, glow
+
+
+def _tinted(shade: Texture, color: Color) -> Image:
+    """(h, w, 3) uint8: a colour times a field; by planes, which is much faster than broadcasting over pixels."""
+    return np.asarray(cv2.merge([cv2.multiply(shade, c, dtype=cv2.CV_8U) for c in color]))
+
+
+SHEEN = np.array((1.3, 1.1, 0.9, 0.7), np.float32)[:, None, None]
+"""Brightness of the quarters of a window from top to bottom: the upper part mirrors the sky."""
+
+
+def _glass(rng: Rng, shape: tuple[int, int], curtain: float, light: float) -> tuple[Image, Image]:
+    """Colour by day, in four rows a floor, and light by night, in one, of each window."""
+    draw = rng.random((4, *shape), dtype=np.float32)
+    glass = (0.5 + 0.8 * draw[0, ..., None]) * np.array((58, 70, 84), np.float32) * np.float32(light)
+    glass[draw[1] < curtain] = np.array((186, 178, 164), np.float32) * np.float32(light)
+    lamps = WARM[(draw[2] * len(WARM)).astype(np.intp)] * (0.35 + 0.55 * draw[0, ..., None])
+    lamps[draw[3] > 0.3] = 0
+    quarters = (glass[:, None] * SHEEN).reshape(4 * shape[0], shape[1], 3)
+    return np.minimum(quarters, 255).astype(np.uint8), lamps.astype(np.uint8)
+
+
+def _shop(image: Image, glow: Image | None, rng: Rng, y: NDArray[np.float64], across: NDArray[np.float64]) -> None:
+    """Shop windows with a board above; y is 0 outside the ground floor."""
+    board_color = np.array(vary(rng, pick(rng, SHOPS)))
+    board, rows = np.flatnonzero((y > 0.02) & (y < 0.2)), np.flatnonzero((y > 0.24) & (y < 0.9))
+    here = np.ix_(rows, np.flatnonzero(across < 0.44))
+    dim, *inside, board_lit, inside_lit, tint, strength = rng.random(8).tolist()
+    image[board] = board_color * (0.7 + 0.3 * dim)
+    image[here] = 30 + 60 * np.array(inside) + 40 * np.linspace(0.9, 0, len(rows))[:, None, None]
+    if glow is not None and board_lit < 0.6:
+        glow[board] = board_color * 0.7
+    if glow is not None and inside_lit < 0.7:
+        glow[here] = WARM[int(tint * len(WARM))] * (0.3 + 0.45 * strength)
+
+
+Span = tuple[float, float]
+"""from z to z, metres"""
+
+
+def paint_wall(canvas: Canvas, rng: Rng, s: float, span: Span, height: float, look: int) -> None:
+    """A free-standing wall: plaster, brick or concrete blocks."""
+    h, w, scale = _pixels(canvas, span, height)
+    color = ((176, 172, 164), (150, 92, 72), (142, 138, 130))[look]
+    shade = 1 + np.float32(0.05) * crop(grain(), rng, h, w) + np.float32(0.09) * crop(fractal(), rng, h, w)
+    course = (0.0, 0.28, 0.6)[look]
+    if course:
+        y, x = np.arange(h)[:, None] / scale / course, np.arange(w) / scale / (2 * course)
+        shade[(y % 1 < 0.12) | ((x + 0.5 * (y.astype(int) % 2)) % 1 < 0.05)] *= 0.8
+    shade[: max(1, round(0.12 * scale))] *= 1.15
+    _upright(canvas, shade, times(color, canvas.light.on((-copysign(1.0, s), 0.0, 0.0))), s, span, height, labels.WALL)
+
+
+def paint_hedge(canvas: Canvas, rng: Rng, s: float, span: Span, height: float, color: Color) -> None:
+    """A clipped hedge."""
+    h, w, _ = _pixels(canvas, span, height)
+    shade = 1 + np.float32(0.22) * crop(grain(), rng, h, w) + np.float32(0.12) * crop(fractal(), rng, h, w)
+    shade *= np.linspace(1.2, 0.7, h, dtype=np.float32)[:, None]
+    light = canvas.light.on((-copysign(0.8, s), 0.5, 0.0))
+    _upright(canvas, shade, times(color, light), s, span, height, labels.VEGETATION)
+
+
+def paint_fence(canvas: Canvas, rng: Rng, s: float, span: Span, height: float, look: int) -> None:
+    """A see-through fence: wooden pickets, iron bars, or wire between posts."""
+    h, w, scale = _pixels(canvas, span, height)
+    step, bar, rails = ((0.17, 0.62, (0.2, 0.8)), (0.16, 0.24, (0.08, 0.92)), (0.09, 0.3, (0.03, 0.97)))[look]
+    y, x = 1 - np.arange(h)[:, None] / h, np.arange(w) / scale
+    bars = np.clip((bar * step / 2 - np.abs(x % step - step / 2)) * scale + 0.5, 0, 1) if step * scale > 2 else bar
+    solid = np.maximum(bars * np.ones((h, w)), sum(np.abs(y - rail) < 0.05 for rail in rails) + (x % 2.4 < 0.11))
+    woods, irons = ((128, 92, 62), (206, 202, 194), (92, 70, 52)), ((44, 50, 48), (60, 62, 66), (96, 112, 98))
+    color = times(vary(rng, pick(rng, woods if look == 0 else irons)), canvas.light.on((-copysign(0.8, s), 0.2, 0.0)))
+    mask = (np.minimum(solid, 1) * 255).astype(np.uint8)
+    _upright(canvas, np.ones((h, w), np.float32), color, s, span, height, labels.FENCE, mask)
+
+
+def _pixels(canvas: Canvas, span: Span, height: float) -> tuple[int, int, float]:
+    """Height, width and pixels a metre of the texture for an upright rectangle."""
+    scale = float(np.clip(0.6 * canvas.camera.focal / max(span[0], 5.0), 4, 32))
+    return max(4, round(height * scale)), max(4, round((span[1] - span[0]) * scale)), scale
+
+
+def _upright(
+    canvas: Canvas,
+    shade: Texture,
+    color: Color,
+    s: float,
+    span: Span,
+    height: float,
+    label: int,
+    mask: Image | None = None,
+) -> None:
+    canvas.panel(_tinted(shade, color), ((s, 0.0, max(span[0], 1.5)), (s, height, span[1])), label, mask)

@@ -1,0 +1,242 @@
+"""The camera, the sun, and a canvas on which things are painted from far to near.
+
+World coordinates are metres along the road: s to the right of its middle line, y up from the ground, z ahead of the
+camera. The camera bends them (`Camera.sway`), so that a straight street in (s, z) becomes a curved one.
+
+A scene is a thousand small polygons. Their few points go through plain Python floats: a numpy call costs more than
+all the arithmetic on four points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import cos, hypot, pi, sin
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Color = tuple[float, float, float]
+Point = tuple[float, float]
+"""pixels (u, v)"""
+Array = NDArray[np.float64]
+Fixed = NDArray[np.int32]
+Image = NDArray[np.uint8]
+Plane = tuple[float, float, float]
+"""inverse depth = a·u + b·v + c"""
+
+NEAR = 0.6
+SUBPIXEL = 4  # fractional bits of the coordinates given to OpenCV
+CIRCLE: tuple[Point, ...] = tuple((cos(i * pi / 7), sin(i * pi / 7)) for i in range(14))
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera with a level optical axis; the horizon is moved by a lens shift, so that walls stay upright."""
+
+    height: int
+    width: int
+    focal: float
+    """pixels"""
+    u0: float
+    v0: float
+    """row of the horizon at column u0"""
+    eye: float
+    """metres above the ground"""
+    roll: float
+    """slope of the horizon"""
+    lateral: float
+    """where on the road the camera is, s in metres"""
+    yaw: float
+    """tangent of the angle between camera and road"""
+    bend: float
+    """curvature of the road, 1/m"""
+
+    def point(self, s: float, y: float, z: float) -> Point:
+        """The pixel of one place."""
+        z = max(z, NEAR)
+        u = self.focal * (s + z * (self.yaw + 0.5 * self.bend * z) - self.lateral) / z
+        return self.u0 + u, self.v0 + self.focal * (self.eye - y) / z + self.roll * u
+
+    def fixed(self, points: Array) -> Fixed:
+        """(…, 3) places (s, y, z) → (…, 2) int32 pixels in OpenCV's fixed-point form."""
+        z = np.maximum(points[..., 2], NEAR)
+        scale = self.focal / z
+        u = scale * (points[..., 0] + self.sway(z))
+        pixels = np.empty((*points.shape[:-1], 2))
+        pixels[..., 0] = self.u0 + u
+        pixels[..., 1] = self.v0 + scale * (self.eye - points[..., 1]) + self.roll * u
+        fixed: Fixed = np.rint(pixels * (1 << SUBPIXEL)).astype(np.int32)
+        return fixed
+
+    def sway(self, z: NDArray[Any]) -> NDArray[Any]:
+        """What is to be added to s to get the distance from the optical axis at depth z."""
+        return z * (self.yaw + 0.5 * self.bend * z) - self.lateral
+
+
+@dataclass(frozen=True)
+class Light:
+    """Sun and sky."""
+
+    sun: Color
+    """unit vector (s, y, z) towards the sun"""
+    direct: Color
+    """RGB strength of the sun, 0 when it is overcast"""
+    ambient: Color
+    """RGB strength of the sky"""
+
+    def on(self, normal: Color, shadow: float = 0.0) -> Color:
+        """RGB factor of the light that falls on a face; `shadow` is the share of the sun that is hidden."""
+        facing = max(0.0, sum(a * b for a, b in zip(normal, self.sun, strict=True))) * (1 - shadow)
+        (r, g, b), (x, y, z) = self.ambient, self.direct
+        return r + x * facing, g + y * facing, b + z * facing
+
+
+def times(color: Color, factor: Color | float) -> Color:
+    """A colour under a light, or brighter or darker."""
+    if isinstance(factor, float):
+        return color[0] * factor, color[1] * factor, color[2] * factor
+    return color[0] * factor[0], color[1] * factor[1], color[2] * factor[2]
+
+
+class Canvas:
+    """An image, the layer that each pixel shows, and the light that the scene gives off.
+
+    A layer is a label and a plane; on a plane the inverse depth is linear in the pixel's coordinates, so that labels
+    and exact depth both follow from the layer map.
+    """
+
+    def __init__(self, camera: Camera, light: Light, lit: bool) -> None:
+        shape = (camera.height, camera.width)
+        self.camera, self.light = camera, light
+        self.image: Image = np.zeros((*shape, 3), np.uint8)
+        self.layers: NDArray[np.uint16] = np.zeros(shape, np.uint16)
+        self.glow: Image | None = np.zeros((*shape, 3), np.uint8) if lit else None
+        self._labels = [0]
+        self._planes: list[Plane] = [(0.0, 0.0, 0.0)]
+
+    def layer(self, label: int, depth: float = 0.0, plane: Plane | None = None) -> int:
+        """Begin a layer: what is painted next has this label and lies at `depth` metres (0: infinity) or on `plane`."""
+        self._labels.append(label)
+        self._planes.append(plane or (0.0, 0.0, 1 / depth if depth else 0.0))
+        return len(self._labels) - 1
+
+    def poly(self, points: Iterable[Point], color: Color, glow: Color | None = None, solid: bool = True) -> None:
+        """Fill a polygon; one that is not `solid` is decoration inside another."""
+        self.fill(np.array([(int(16 * u), int(16 * v)) for u, v in points], np.int32), color, glow, solid)
+
+    def fill(self, corners: Fixed, color: Color, glow: Color | None = None, solid: bool = True) -> None:
+        """Fill a polygon of (n, 2) fixed-point corners."""
+        cv2.fillPoly(self.image, [corners], color, cv2.LINE_AA, SUBPIXEL)
+        if solid:
+            cv2.fillPoly(self.layers, [corners], len(self._labels) - 1, cv2.LINE_8, SUBPIXEL)
+        if self.glow is not None and (solid or glow):
+            cv2.fillPoly(self.glow, [corners], glow or (0, 0, 0), cv2.LINE_8, SUBPIXEL)
+
+    def limb(
+        self, start: Point, end: Point, width: float, color: Color, glow: Color | None = None, solid: bool = True
+    ) -> None:
+        """A bar between two pixels, `width` pixels thick, at least a thin line."""
+        (u0, v0), (u1, v1) = start, end
+        scale = max(width, 0.9) / 2 / max(1e-6, hypot(u1 - u0, v1 - v0))
+        du, dv = (v0 - v1) * scale, (u1 - u0) * scale
+        self.poly(((u0 - du, v0 - dv), (u0 + du, v0 + dv), (u1 + du, v1 + dv), (u1 - du, v1 - dv)), color, glow, solid)
+
+    def shape(
+        self,
+        center: Point,
+        scale: tuple[float, float],
+        outline: Sequence[Point],
+        color: Color,
+        glow: Color | None = None,
+        solid: bool = True,
+    ) -> None:
+        """An outline around a pixel, scaled by so many pixels."""
+        (u, v), (width, height) = center, scale
+        self.poly([(u + x * width, v + y * height) for x, y in outline], color, glow, solid)
+
+    def stamp(self, patch: Image, mask: Image, u: float, v: float) -> None:
+        """Blend an (h, w, 3) patch by its (h, w) alpha at the pixel (u, v) of its top left corner."""
+        left, top = round(u), round(v)
+        x0, y0 = max(0, left), max(0, top)
+        x1, y1 = min(self.camera.width, left + mask.shape[1]), min(self.camera.height, top + mask.shape[0])
+        if x0 >= x1 or y0 >= y1:
+            return
+        cut, here = np.s_[y0 - top : y1 - top, x0 - left : x1 - left], np.s_[y0:y1, x0:x1]
+        self._blend(here, patch[cut], mask[cut])
+        self._cover(here, mask[cut] > 127)
+
+    def panel(
+        self,
+        texture: Image,
+        ends: tuple[Color, Color],
+        label: int,
+        mask: Image | None = None,
+        glow: Image | None = None,
+    ) -> None:
+        """Map a texture on an upright rectangle.
+
+        Args:
+            texture: (h, w, 3) uint8, its first column at the first end, its last row at the bottom.
+            ends: places (s, y, z): the bottom of the one side and the top of the other.
+            label: the label of the whole rectangle.
+            mask: (h, w) uint8 alpha of the texture; the label covers the holes too, as Cityscapes has it.
+            glow: (h, w, 3) uint8, the light that it gives off.
+        """
+        (s0, y0, z0), (s1, y1, z1) = ends
+        place = self.camera.point
+        quad = np.array([place(s0, y1, z0), place(s1, y1, z1), place(s1, y0, z1), place(s0, y0, z0)], np.float32)
+        low = np.maximum(np.floor(quad.min(0)), 0).astype(int)
+        high = np.minimum(np.ceil(quad.max(0)) + 1, (self.camera.width, self.camera.height)).astype(int)
+        if (high <= low).any() or abs(quad[0, 0] - quad[1, 0]) < 0.5:
+            return
+        self.layer(label, plane=_plane(float(quad[0, 0]), z0, float(quad[1, 0]), z1))
+        here = np.s_[low[1] : high[1], low[0] : high[0]]
+        size = (int(high[0] - low[0]), int(high[1] - low[1]))
+        quad -= low.astype(np.float32)
+        inside = np.zeros(size[::-1], np.uint8)
+        cv2.fillPoly(inside, [np.rint(quad * (1 << SUBPIXEL)).astype(np.int32)], 255, cv2.LINE_8, SUBPIXEL)
+        h, w = texture.shape[:2]
+        matrix = cv2.getPerspectiveTransform(np.array([(0, 0), (w, 0), (w, h), (0, h)], np.float32), quad)
+        if mask is None:
+            cv2.copyTo(_warp(texture, matrix, size), inside, self.image[here])
+        else:
+            self._blend(here, _warp(texture, matrix, size), cv2.min(inside, _warp(mask, matrix, size)))
+        self._cover(here, inside > 0)
+        if glow is not None and self.glow is not None:
+            cv2.copyTo(_warp(glow, matrix, size), inside, self.glow[here])
+
+    def _blend(self, here: tuple[slice, slice], patch: Image, mask: Image) -> None:
+        alpha = cv2.multiply(mask, 1 / 255, dtype=cv2.CV_32F)
+        cv2.blendLinear(patch, self.image[here], alpha, 1 - alpha, self.image[here])
+
+    def _cover(self, here: tuple[slice, slice], mask: NDArray[np.bool_]) -> None:
+        np.copyto(self.layers[here], len(self._labels) - 1, where=mask, casting="unsafe")
+        if self.glow is not None:
+            np.copyto(self.glow[here], 0, where=mask[..., None])
+
+    def labels(self) -> Image:
+        """(H, W) uint8 label of each pixel."""
+        return np.array(self._labels, np.uint8)[self.layers]
+
+    def inverse_depth(self) -> NDArray[np.float32]:
+        """(H, W) float32 1/m; 0 is infinitely far."""
+        a, b, c = np.array(self._planes, np.float32).T
+        rows, columns = (np.arange(n, dtype=np.float32) for n in self.layers.shape)
+        inverse: NDArray[np.float32] = np.take(a, self.layers) * columns
+        inverse += np.take(b, self.layers) * rows[:, None]
+        inverse += np.take(c, self.layers)
+        return np.maximum(inverse, 0, out=inverse)
+
+
+def _plane(u0: float, z0: float, u1: float, z1: float) -> Plane:
+    """The upright plane through depth z0 at column u0 and z1 at u1."""
+    slope = (1 / max(z1, NEAR) - 1 / max(z0, NEAR)) / (u1 - u0)
+    return (slope, 0.0, 1 / max(z0, NEAR) - slope * u0)
+
+
+def _warp(texture: Image, matrix: Array, size: tuple[int, int]) -> Image:
+    warped: Image = cv2.warpPerspective(texture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return warped

@@ -1,0 +1,106 @@
+"""Small solid things: a pen that draws in the coordinates of a thing that stands on the street and faces some way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from math import cos, sin
+
+import numpy as np
+
+from segraft.data.streets.canvas import CIRCLE, Array, Canvas, Color, Fixed, Point, times
+
+Place = tuple[float, float, float]
+"""(w, y, l): metres to the thing's right, up, and ahead of it"""
+
+
+@dataclass(frozen=True)
+class Pen:
+    """Draws a thing that stands at (s, z)."""
+
+    canvas: Canvas
+    s: float
+    z: float
+    heading: float = 0.0
+    """radians clockwise from "away from the camera along the road" """
+    shadow: float = 0.0
+    """the share of the sun that is hidden from here"""
+    awake: bool = True
+    """its own lamps are on when lamps are"""
+
+    @cached_property
+    def scale(self) -> float:
+        """Pixels a metre."""
+        return self.canvas.camera.focal / self.z
+
+    @cached_property
+    def _turn(self) -> tuple[float, float]:
+        return sin(self.heading), cos(self.heading)
+
+    @cached_property
+    def _light(self) -> Color:
+        return self.canvas.light.on((0.0, 0.45, -0.8), self.shadow)
+
+    def layer(self, label: int) -> None:
+        """What is drawn next is of this class; its depth is that of the thing's middle."""
+        self.canvas.layer(label, self.z)
+
+    def point(self, place: Place) -> Point:
+        """The pixel of a local place."""
+        w, y, ahead = place
+        sine, cosine = self._turn
+        return self.canvas.camera.point(self.s + w * cosine + ahead * sine, y, self.z - w * sine + ahead * cosine)
+
+    def world(self, places: Array) -> Array:
+        """(…, 3) local → (…, 3) places (s, y, z)."""
+        sine, cosine = self._turn
+        turn = np.array(((cosine, 0.0, -sine), (0.0, 1.0, 0.0), (sine, 0.0, cosine)))
+        world: Array = places @ turn + (self.s, 0.0, self.z)
+        return world
+
+    def fixed(self, places: Array) -> Fixed:
+        """(…, 3) local places → (…, 2) fixed-point pixels."""
+        return self.canvas.camera.fixed(self.world(places))
+
+    def face_light(self, normal: Place) -> Color:
+        """The light on a face with this local normal."""
+        sine, cosine = self._turn
+        w, y, ahead = normal
+        return self.canvas.light.on((w * cosine + ahead * sine, y, -w * sine + ahead * cosine), self.shadow)
+
+    def lit(self, color: Color, factor: float = 1.0) -> Color:
+        """A colour on a round thing that is seen from the camera's side."""
+        return times(times(color, self._light), factor)
+
+    def poly(self, places: Iterable[Place], color: Color, glow: Color | None = None, solid: bool = True) -> None:
+        """A polygon of local places."""
+        self.canvas.poly([self.point(p) for p in places], color, glow, solid)
+
+    def limb(
+        self, start: Place, end: Place, width: float, color: Color, glow: Color | None = None, solid: bool = True
+    ) -> None:
+        """A bar between two local places, `width` metres thick."""
+        self.canvas.limb(self.point(start), self.point(end), width * self.scale, color, glow, solid)
+
+    def disc(
+        self,
+        center: Place,
+        radius: float,
+        color: Color,
+        glow: Color | None = None,
+        solid: bool = True,
+        tall: float = 1.0,
+    ) -> None:
+        """A disc that faces the camera, or an ellipse `tall` times as high as wide."""
+        r = max(radius * self.scale, 0.5)
+        rim = CIRCLE if r > 4 else CIRCLE[::2]
+        self.canvas.shape(self.point(center), (r, r * tall), rim, color, glow, solid)
+
+    def wheel(
+        self, w: float, ahead: float, radius: float, color: Color, solid: bool = True, inner: float = 1.0
+    ) -> None:
+        """A disc in the plane of the thing's length and height that touches the ground; `inner` shrinks it."""
+        r = radius * inner
+        rim = CIRCLE if r * self.scale > 4 else CIRCLE[::2]
+        self.poly([(w, radius + y * r, ahead + x * r) for x, y in rim], color, solid=solid)
