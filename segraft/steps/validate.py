@@ -18,3 +18,6 @@ def validate(
         manifest: folder of the manifests, source.parquet and target.parquet.
         report: folder of validate.json, index.html (ours) and data_docs/ (Great Expectations).
     """
+    from segraft.data.validation.run import run
+
+    return run(data, validate, {"source": source, "target": target}, taxonomies, manifest, report)

@@ -1,0 +1,152 @@
+"""Measurements that show a mask to be wrong although every code in it is legal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segraft.data.validation.images import factor, small
+
+RAMPS = 0.6
+"""A mask with a larger share of stepped transitions was interpolated: real ones stay below 0.45, resized above 0.7."""
+SHORT = 4
+"""Pixels: the longest run of one id that can be a step of a ramp."""
+LINES = 128
+"""At most about this many rows, and as many columns, are looked at."""
+REACH = 12
+"""Cells: how far a mask is moved over its image in search of a better place."""
+
+
+def ramp_share(codes: NDArray[np.unsignedinteger[Any]]) -> tuple[float, int]:
+    """How often a step from one region to another goes through ids that lie between the two, as interpolation makes it.
+
+    Of runs along rows and columns: those at most SHORT pixels long whose id lies strictly between their neighbours',
+    over these and the direct steps between longer runs whose ids differ by two or more.
+
+    Args:
+        codes: H×W ids as in the file.
+
+    Returns:
+        The share and the number of transitions it is taken of.
+    """
+    lines = (codes[:: max(1, codes.shape[0] // LINES)], codes[:, :: max(1, codes.shape[1] // LINES)].T)
+    ramps, jumps = (sum(counts) for counts in zip(*map(_steps, lines), strict=True))
+    return ramps / max(1, ramps + jumps), ramps + jumps
+
+
+def _steps(lines: NDArray[np.unsignedinteger[Any]]) -> tuple[int, int]:
+    flat = np.ascontiguousarray(lines).ravel()
+    width = lines.shape[1]
+    changes = np.ones(flat.size, bool)
+    np.not_equal(flat[1:], flat[:-1], out=changes[1:])
+    changes[::width] = True
+    start = np.flatnonzero(changes)
+    long = np.diff(np.append(start, flat.size)) > SHORT
+    value, first = flat[start].astype(np.int32), start % width == 0
+    step = np.where(first[1:], 0, np.diff(value))  # 0: the next run is on another line
+    ramps = (step[:-1] * step[1:] > 0) & ~long[1:-1]
+    jumps = (np.abs(step) >= 2) & long[1:] & long[:-1]
+    return int(np.count_nonzero(ramps)), int(np.count_nonzero(jumps))
+
+
+def agreement(copy: NDArray[np.uint8], labels: NDArray[np.uint8]) -> dict[str, Any]:
+    """How well the edges of an image lie on the boundaries of its mask, and where they would lie better.
+
+    Normalised cross-correlation of the two edge maps, horizontal and vertical edges apart, over displacements of up to
+    REACH cells.
+
+    Args:
+        copy: h×w×3 uint8 RGB, the `small` copy of an H×W image.
+        labels: H×W uint8.
+
+    Returns:
+        `agreement`, the peak within two cells of no displacement less the mean away from it: about 0 for the mask of
+        another image; or `move_x` and `move_y`, how many pixels to the right and down the mask must be moved for the
+        edges to agree clearly better; or nothing, if the mask has too few boundaries.
+    """
+    image, mask = _image_edges(copy), _mask_edges(labels)
+    reach = min(REACH, min(copy.shape[:2]) // 6)
+    inner = np.ascontiguousarray(mask[reach : mask.shape[0] - reach, reach : mask.shape[1] - reach])
+    if reach < 4 or np.count_nonzero(inner) < 64:
+        return {}
+    score = cv2.matchTemplate(image, inner, cv2.TM_CCOEFF_NORMED)
+    here = score[reach - 2 : reach + 3, reach - 2 : reach + 3].max()
+    _, best, _, (x, y) = cv2.minMaxLoc(score)
+    shift = np.array([x - reach, y - reach])
+    elsewhere = _outside(score, x, y)
+    clear = best - here > 0.02 and np.hypot(*shift) >= 3 and best - elsewhere.mean() > 4 * elsewhere.std()
+    if clear:
+        move_x, move_y = (shift * factor(labels.shape)).tolist()
+        return {"move_x": move_x, "move_y": move_y}
+    return {"agreement": float(here - _outside(score, reach, reach).mean())}
+
+
+def _outside(score: NDArray[np.float32], x: int, y: int) -> NDArray[np.float32]:
+    keep = np.ones(score.shape, bool)
+    keep[max(0, y - 4) : y + 5, max(0, x - 4) : x + 5] = False
+    return score[keep]
+
+
+def _image_edges(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Vertical and horizontal edges of the luma, relative to their surroundings."""
+    across, down = cv2.spatialGradient(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+    edges = cv2.convertScaleAbs(cv2.merge([across, down]), alpha=0.25)
+    height, width = edges.shape[:2]
+    coarse = cv2.resize(edges, (-(-width // 8), -(-height // 8)), interpolation=cv2.INTER_AREA)
+    around = cv2.resize(cv2.blur(coarse, (3, 3)), (width, height), interpolation=cv2.INTER_LINEAR)
+    return _soft(cv2.divide(edges, cv2.add(around, (1, 1, 0, 0)), dtype=cv2.CV_32F))
+
+
+def _mask_edges(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Vertical and horizontal boundaries between labels, as densities in the cells of the small copy."""
+    regions = _without_void(labels)
+    known = regions > 0
+    across, down = np.zeros((2, *labels.shape), bool)
+    np.not_equal(regions[:, 1:], regions[:, :-1], out=across[:, 1:])
+    across[:, 1:] &= known[:, 1:] & known[:, :-1]
+    np.not_equal(regions[1:], regions[:-1], out=down[1:])
+    down[1:] &= known[1:] & known[:-1]
+    cells = [small(edges.view(np.uint8) * np.uint8(255)) for edges in (across, down)]
+    return _soft(cv2.merge(cells)).astype(np.float32)
+
+
+def _without_void(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Labels from 1 on, and 0 for void but where it is a thin seam, as Pascal VOC draws it between objects."""
+    regions = labels + np.uint8(1)  # 255, void, becomes 0
+    void = regions == 0
+    if void.any():
+        np.copyto(regions, cv2.dilate(regions, np.ones((7, 7), np.uint8)), where=void)
+    return regions
+
+
+def _soft(edges: NDArray[Any]) -> NDArray[Any]:
+    soft: NDArray[Any] = cv2.GaussianBlur(edges, (5, 5), 1)
+    return soft
+
+
+def histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(256,) counts of an H×W array; np.bincount would first copy it to eight bytes a pixel."""
+    rows = max(1, (1 << 24) // values.shape[1])  # OpenCV counts in float32, exact up to 2^24
+    parts = [cv2.calcHist([values[at : at + rows]], [0], None, [256], (0, 256)) for at in range(0, len(values), rows)]
+    counts: NDArray[np.int64] = np.sum(parts, axis=0, dtype=np.float64).ravel().astype(np.int64)
+    return counts
+
+
+def class_warmth(copy: NDArray[np.uint8], labels: NDArray[np.uint8], classes: int) -> list[float]:
+    """Mean red minus blue of each class's pixels, grey levels; NaN for a class that hardly shows.
+
+    Args:
+        copy: h×w×3 uint8 RGB, the `small` copy of an H×W image.
+        labels: H×W uint8.
+        classes: how many.
+    """
+    by = factor(labels.shape)
+    cells = labels[by // 2 :: by, by // 2 :: by][: copy.shape[0], : copy.shape[1]]
+    there, colors = cells[::2, ::2].ravel(), copy[::2, ::2].reshape(-1, 3).astype(np.float32)
+    counts = np.bincount(there, minlength=256)[:classes]
+    sums = np.bincount(there, weights=colors[:, 0] - colors[:, 2], minlength=256)[:classes]
+    means: list[float] = np.where(counts >= 16, sums / np.maximum(counts, 1), np.nan).tolist()
+    return means

@@ -1,0 +1,251 @@
+"""What is wrong with a dataset as a whole: splits, leaks, names, classes, drift, encodings."""
+
+import shutil
+import unicodedata
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tests.data.blobs import COLORS, TAXONOMY, Blobs, make_blobs, scene
+from tests.data.validation_run import Outcome, validate
+
+
+def copy_sample(blobs: Blobs, sample: str, other: str) -> None:
+    shutil.copyfile(blobs.image(sample), blobs.image(other))
+    shutil.copyfile(blobs.mask(sample), blobs.mask(other))
+
+
+def write_sample(blobs: Blobs, name: str, seed: int) -> None:
+    image, mask = scene(seed)
+    Image.fromarray(image).save(blobs.image(name))
+    Image.fromarray(mask).save(blobs.mask(name))
+
+
+def edit_masks(blobs: Blobs, split: str, work) -> None:
+    for path in sorted((blobs.root / "masks" / split).iterdir()):
+        Image.fromarray(work(np.asarray(Image.open(path)))).save(path)
+
+
+def rules(outcome: Outcome) -> set[tuple[str, str, str]]:
+    """(rule, severity, file)."""
+    return {(one["rule"], one["severity"], one["file"]) for one in outcome.told["findings"]}
+
+
+@pytest.fixture
+def blobs(tmp_path):
+    return make_blobs(tmp_path / "blobs")
+
+
+def test_clean_source_and_target_have_no_findings(blobs, tmp_path):
+    """Not even of a sequence that the user's own `holdout` divides."""
+    for index in range(8):
+        write_sample(blobs, f"train/c{index}", 71_000 + index)
+    source = make_blobs(tmp_path / "source", seed=50_000)
+    outcome = validate(blobs, tmp_path, "data.target.folder.group='^c'", "data.target.holdout=0.25", source=source)
+    assert outcome.told["findings"] == [] and outcome.message == "" and outcome.told["passed"]
+
+
+def test_leaks_and_names(blobs, tmp_path):
+    copy_sample(blobs, "train/00", "val/exact")
+    copy_sample(blobs, "train/01", "train/again")
+    noisy = np.asarray(Image.open(blobs.image("train/02"))).astype(int) + np.random.default_rng(0).integers(
+        -2, 3, (96, 128, 3)
+    )
+    copy_sample(blobs, "train/02", "test/near")
+    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(blobs.image("test/near"))
+    write_sample(blobs, "train/swapped", 70_000)
+    shutil.copyfile(blobs.mask("train/03"), blobs.mask("train/swapped"))
+    for index in range(3):
+        write_sample(blobs, f"train/c{index}", 71_000 + index)
+        write_sample(blobs, f"test/c{index}", 72_000 + index)
+    write_sample(blobs, "train/C2", 73_000)
+    for form, seed in (("NFC", 74_000), ("NFD", 75_000)):
+        write_sample(blobs, f"train/{unicodedata.normalize(form, 'é')}", seed)
+    Image.fromarray(scene(76_000)[0]).save(blobs.image("train/04").with_suffix(".jpg"))
+    write_sample(blobs, "train/bad\nname", 77_000)
+    shutil.copyfile(blobs.mask("val/00"), blobs.mask("val/orphan"))
+    group = r"data.target.folder.group='^c'"
+    outcome = validate(blobs, tmp_path, group)
+    nfc, nfd = (unicodedata.normalize(form, "images/train/é.png") for form in ("NFC", "NFD"))
+    assert rules(outcome) == {
+        ("leak", "error", "images/val/exact.png"),
+        ("repeated_image", "warning", "images/train/again.png"),
+        ("near_twin", "warning", "images/test/near.png"),
+        ("same_mask", "warning", "masks/train/swapped.png"),
+        ("foreign_mask", "warning", "masks/train/swapped.png"),
+        ("same_mask", "warning", "masks/train/04.png"),
+        ("same_name", "error", "images/train/c2.png"),
+        ("same_name", "error", "images/train/C2.png"),
+        ("same_name", "error", nfc),
+        ("same_name", "error", nfd),
+        ("same_name", "error", "images/train/04.png"),
+        ("same_name", "error", "images/train/04.jpg"),
+        ("foreign_mask", "warning", "masks/train/04.png"),
+        ("bad_name", "error", "images/train/bad\\nname.png"),
+        ("bad_name", "error", "masks/train/bad\\nname.png"),
+        ("orphan_mask", "error", "masks/val/orphan.png"),
+        ("divided_sequence", "warning", ""),
+    }
+    assert "target: images/train/00.png" in outcome.of("leak")[0]["found"]
+    assert "3 images in train, 3 images in test" in outcome.of("divided_sequence")[0]["found"]
+
+
+def test_many_near_twins_are_an_error(blobs, tmp_path):
+    for index in range(10):
+        pixels = np.asarray(Image.open(blobs.image(f"train/{index:02}"))).astype(int)
+        Image.fromarray(np.clip(pixels + 1, 0, 255).astype(np.uint8)).save(blobs.image(f"test/t{index}"))
+        shutil.copyfile(blobs.mask(f"train/{index:02}"), blobs.mask(f"test/t{index}"))
+    outcome = validate(blobs, tmp_path)
+    assert len(outcome.of("near_twin")) == 10
+    (finding,) = outcome.of("many_near_twins")
+    assert finding["severity"] == "error" and "62% of the images of test" in finding["found"]
+
+
+def test_empty_dataset_does_not_hide_the_faults_of_the_other(blobs, tmp_path):
+    source = make_blobs(tmp_path / "source", seed=50_000)
+    shutil.rmtree(blobs.root)
+    blobs.root.mkdir()
+    source.image("train/00").write_bytes(b"")
+    outcome = validate(blobs, tmp_path, source=source)
+    assert {(one["dataset"], one["rule"]) for one in outcome.told["findings"]} == {
+        ("target", "unlisted_dataset"),
+        ("source", "empty_file"),
+    }
+    assert str(blobs.root) in outcome.of("unlisted_dataset")[0]["found"]
+
+
+def test_classes_missing_from_splits(blobs, tmp_path):
+    edit_masks(blobs, "train", lambda mask: np.where(mask == 3, 0, mask).astype(np.uint8))
+    edit_masks(blobs, "test", lambda mask: np.where(mask == 4, 0, mask).astype(np.uint8))
+    outcome = validate(blobs, tmp_path)
+    assert [one["found"] for one in outcome.of("untrained_class")] == [
+        "class car is in no train image, but in other splits"
+    ]
+    assert [one["found"] for one in outcome.of("class_missing")] == [
+        "class wall, common in train, is in no image of test"
+    ]
+    assert {one["severity"] for one in outcome.told["findings"]} == {"error"}
+
+
+def test_rare_and_unused_classes(blobs, tmp_path):
+    first = np.asarray(Image.open(blobs.mask("train/00")))
+
+    def drop(mask):
+        gone = (2,) if (mask == first).all() else (2, 3)
+        return np.where(np.isin(mask, gone), 0, mask).astype(np.uint8)
+
+    for split in ("train", "val", "test"):
+        edit_masks(blobs, split, drop)
+    outcome = validate(blobs, tmp_path)
+    assert {(one["rule"], one["severity"]) for one in outcome.told["findings"]} >= {
+        ("rare_class", "warning"),
+        ("unused_class", "warning"),
+        ("class_absent", "warning"),
+    }
+    assert outcome.of("unused_class")[0]["found"] == "class tree is in no image at all"
+    assert outcome.of("rare_class")[0]["found"] == "class car is in 1 images of train"
+
+
+def test_masks_counted_from_1_though_every_id_is_known(blobs, tmp_path):
+    taxonomy = TAXONOMY | {"void": {"ids": [5], "colors": [[0, 0, 0]]}}
+    (blobs.taxonomies / "blobs.yaml").write_text(yaml.safe_dump(taxonomy))
+    for split in ("train", "val", "test"):
+        edit_masks(blobs, split, lambda mask: mask + 1)
+    outcome = validate(blobs, tmp_path)
+    assert [(one["severity"], one["found"]) for one in outcome.of("one_based_ids")] == [
+        ("error", "ids 1 to 5, and 0 in no mask: the masks seem to count classes from 1")
+    ]
+
+
+def test_masks_of_one_class_only(blobs, tmp_path):
+    for index in range(20):
+        write_sample(blobs, f"train/x{index}", 80_000 + index)
+    edit_masks(blobs, "train", lambda mask: mask * 0)
+    outcome = validate(blobs, tmp_path)
+    assert len(outcome.of("single_class")) == 32
+    assert outcome.of("mostly_single_class")[0]["severity"] == "error"
+
+
+def test_drift_is_a_warning_with_a_figure_and_a_missing_map_an_error(blobs, tmp_path):
+    source = make_blobs(tmp_path / "source", seed=50_000)
+    for path in sorted((blobs.root / "images").rglob("*.png")):
+        Image.fromarray(np.asarray(Image.open(path)) // 3).save(path)
+    (blobs.taxonomies / "other.yaml").write_text(yaml.safe_dump(TAXONOMY | {"name": "other"}))
+    outcome = validate(blobs, tmp_path, "data.source.taxonomy=other", source=source)
+    (finding,) = outcome.of("unmapped_taxonomy")
+    assert finding["dataset"] == "source" and "blobs.yaml: maps.other" in finding["found"]
+    assert {one["severity"] for one in outcome.of("drift")} == {"warning"}
+    found = {one["found"].partition(":")[0] for one in outcome.of("drift")}
+    assert {"brightness", "contrast"} <= found
+    (row,) = (row for row in outcome.told["drift"] if row["statistic"] == "brightness")
+    assert row["source"] > 2 * row["target"] and row["deviations"] > 2
+    assert sum(row["source_histogram"]) == pytest.approx(1, abs=0.01)
+    page = (outcome.report / "index.html").read_text()
+    assert page.count("<svg") == len(outcome.told["drift"]) == 5
+
+
+def test_colour_masks(blobs, tmp_path):
+    colors = np.array([*COLORS, (0, 0, 0)], np.uint8)
+    for path in sorted((blobs.root / "masks").rglob("*.png")):
+        Image.fromarray(colors[np.asarray(Image.open(path))]).save(path)
+    paths = [blobs.mask(f"train/{index:02}") for index in range(5)]
+    mask = Image.open(paths[0])
+    small = mask.resize((64, 48), Image.Resampling.NEAREST)
+    small.resize(mask.size, Image.Resampling.BILINEAR).save(paths[0])
+    Image.fromarray(scene(1)[1]).save(paths[1])
+    unknown = np.asarray(Image.open(paths[2])).copy()
+    unknown[:10] = (1, 2, 3)
+    Image.fromarray(unknown).save(paths[2])
+    Image.open(paths[3]).quantize(16).save(paths[3])  # a palette that keeps the colours is legal
+    outcome = validate(blobs, tmp_path, "data.target.folder.encoding=colors")
+    assert rules(outcome) == {
+        ("unknown_codes", "error", "masks/train/00.png"),
+        ("ids_for_colors", "error", "masks/train/01.png"),
+        ("unknown_codes", "error", "masks/train/02.png"),
+    }
+    smooth, odd = outcome.of("unknown_codes")
+    assert "nearest" in smooth["remedy"] and "#010203 (10 %)" in odd["found"] and "void.colors" in odd["remedy"]
+
+
+def test_what_the_source_has_to_do_with_the_target(blobs, tmp_path):
+    """It may show what the target's train split lacks, and must not show what is tested."""
+    source = make_blobs(tmp_path / "source", seed=50_000)
+    for kind in ("image", "mask"):
+        shutil.copyfile(getattr(source, kind)("train/00"), getattr(blobs, kind)("test/00"))
+        shutil.copyfile(getattr(source, kind)("train/01"), getattr(blobs, kind)("train/01"))
+        shutil.copyfile(getattr(source, kind)("test/02"), getattr(blobs, kind)("train/02"))
+    edit_masks(blobs, "train", lambda mask: np.where(mask == 3, 0, mask).astype(np.uint8))
+    outcome = validate(blobs, tmp_path, source=source)
+    found = [(one["dataset"], one["rule"], one["severity"], one["file"]) for one in outcome.told["findings"]]
+    assert found == [("target", "leak", "error", "images/test/00.png"), ("target", "class_absent", "warning", "")]
+
+
+def test_empty_splits(blobs, tmp_path):
+    for split in ("train", "test"):
+        shutil.rmtree(blobs.root / "images" / split)
+        shutil.rmtree(blobs.root / "masks" / split)
+    found = validate(blobs, tmp_path).of("few_samples")
+    assert [(one["severity"], one["found"]) for one in found] == [
+        ("error", "0 samples in train"),
+        ("error", "0 samples in test"),
+    ]
+
+
+def test_masks_of_other_images_and_transposed_ones(tmp_path):
+    blobs = make_blobs(tmp_path / "many", train=60, seed=3000)
+    wrong = {f"masks/train/{index:02}.png" for index in range(12)}
+    for index in range(9):
+        Image.fromarray(scene(90_000 + index)[1]).save(blobs.mask(f"train/{index:02}"))
+    for index in range(9, 15):  # squares, where no size tells; the last three are as they should be
+        for path in (blobs.image(f"train/{index:02}"), blobs.mask(f"train/{index:02}")):
+            Image.open(path).crop((0, 0, 96, 96)).save(path)
+        if index < 12:
+            path = blobs.mask(f"train/{index:02}")
+            Image.open(path).transpose(Image.Transpose.TRANSPOSE).save(path)
+    outcome = validate(blobs, tmp_path)
+    found = outcome.rules_by_file()
+    assert set(found) <= wrong and len(found) >= 11
+    assert {rule for rules in found.values() for rule in rules} <= {"foreign_mask", "shifted_mask"}
+    assert outcome.told["passed"]

@@ -1,0 +1,158 @@
+"""The parts of validate that need no dataset: reading files safely, near twins, ramps, parallel reading."""
+
+import itertools
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segraft.data.formats import Sample
+from segraft.data.taxonomy import Taxonomy
+from segraft.data.validation.facts import Source
+from segraft.data.validation.files import Fault, printable, read_bytes, read_header
+from segraft.data.validation.images import difference_hash
+from segraft.data.validation.masks import MaskReader
+from segraft.data.validation.probes import RAMPS, histogram, ramp_share
+from segraft.data.validation.scan import WORTH, scan
+from segraft.data.validation.twins import LOOK, NONE, Places, exact_twins, near_twins
+from segraft.errors import UserError
+from tests.data.blobs import TAXONOMY, make_blobs, scene
+from tests.data.faults import bomb
+
+
+def fault(*args) -> str:
+    with pytest.raises(Fault) as caught:
+        read_bytes(*args)
+    return caught.value.rule
+
+
+def test_paths_that_leave_the_root(tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "secret").write_text("x")
+    (root / "inside").write_text("x")
+    (root / "circle").symlink_to("circle")
+    (root / "folder").symlink_to("..")
+    assert read_bytes(root, "inside", 10) == b"x"
+    assert fault(root, "../secret", 10) == "outside_root"
+    assert fault(root, "../root/inside", 10) == "outside_root"
+    assert fault(root, "folder/secret", 10) == "outside_root"
+    assert fault(root, "/etc/passwd", 10**6) == "outside_root"
+    assert fault(root, "circle", 10) == "unreadable_file"
+    assert fault(root, "inside", 0) == "oversized_file"
+
+
+def test_a_pipe_and_a_device_are_never_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    begun = time.monotonic()
+    assert fault(tmp_path, "pipe", 10) == "special_file"
+    assert fault(Path("/dev"), "null", 10) == "special_file"
+    assert time.monotonic() - begun < 1
+
+
+@pytest.mark.parametrize("side", [13_000, 30_000])
+def test_a_bomb_is_refused_by_its_header(side):
+    data, begun = bomb(side, side), time.monotonic()
+    with pytest.raises(Fault) as caught:
+        read_header(data, 10**6)
+    assert caught.value.rule == "too_many_pixels"
+    assert time.monotonic() - begun < 0.5
+
+
+def test_names_are_printable():
+    assert printable("a\nb\udcff é.png") == "a\\nb\\udcff é.png"
+
+
+def test_near_twins_are_those_of_brute_force():
+    rng = np.random.default_rng(0)
+    count, bits = 400, 6
+    hashes = rng.integers(0, 2**63, 40, dtype=np.uint64)[rng.integers(0, 40, count)]
+    for _ in range(6):
+        hashes ^= np.where(
+            rng.random(count) < 0.5, np.uint64(1) << rng.integers(0, 64, count, dtype=np.uint64), 0
+        ).astype(np.uint64)
+    looks = rng.choice([50.0, 55.0, 90.0], (count, 1)) * np.ones((1, 6), np.float32)
+    places = Places(rng.integers(0, 3, count), rng.random(count) < 0.3)
+    found = near_twins(hashes, looks, places, bits)
+    apart = np.bitwise_count(hashes[:, None] ^ hashes).astype(int)
+    every = np.arange(count)
+    legal = places.leak(every[:, None], every) & (np.abs(looks[:, None] - looks).max(-1) <= LOOK)
+    apart[~legal] = 99
+    expected = apart.min(axis=1)
+    assert ((found != NONE) == (expected <= bits)).all() and (expected <= bits).sum() > 50
+    assert all(apart[row, found[row]] == expected[row] for row in np.flatnonzero(found != NONE))
+
+
+def test_near_twins_of_nothing():
+    none = np.empty(0, np.int64)
+    assert (
+        len(near_twins(none.astype(np.uint64), np.empty((0, 6), np.float32), Places(none, none.astype(bool)), 4)) == 0
+    )
+
+
+def test_exact_twins_of_three_splits():
+    places = Places(np.array([0, 0, 1, 2, 2]), np.array([False] * 5))
+    leak, repeat = exact_twins(["a", "a", "a", None, "a"], places)
+    assert leak.tolist() == [NONE, NONE, 0, NONE, 0]
+    assert repeat.tolist() == [NONE, 0, NONE, NONE, NONE]
+
+
+def test_near_twins_of_ten_thousand_images_take_seconds_not_minutes():
+    rng = np.random.default_rng(0)
+    hashes = rng.integers(0, 2**63, 20_000, dtype=np.uint64)
+    places = Places(np.arange(20_000) % 3, np.zeros(20_000, bool))
+    begun = time.process_time()
+    near_twins(hashes, rng.normal(100, 30, (20_000, 6)).astype(np.float32), places, 4)
+    assert time.process_time() - begun < 5  # all pairs would be 2e8 comparisons, five times over
+
+
+def test_noise_hardly_changes_the_difference_hash():
+    image = Image.fromarray(scene(1)[0]).convert("L")
+    noisy = np.clip(np.asarray(image).astype(int) + np.random.default_rng(0).integers(-2, 3, image.size[::-1]), 0, 255)
+    other = np.asarray(Image.fromarray(scene(2)[0]).convert("L"))
+    same = difference_hash(np.asarray(image)) ^ difference_hash(noisy.astype(np.uint8))
+    assert same.bit_count() <= 4 < (difference_hash(np.asarray(image)) ^ difference_hash(other)).bit_count()
+
+
+def test_ramps_tell_interpolated_masks_from_drawn_ones():
+    drawn, bilinear, enlarged = [], [], []
+    for seed in range(12):
+        mask = Image.fromarray(scene(seed, (180, 240))[1])
+        drawn.append(ramp_share(np.asarray(mask))[0])
+        for size, shares in (((120, 90), bilinear), ((480, 360), enlarged)):
+            shares.append(ramp_share(np.asarray(mask.resize(size, Image.Resampling.BILINEAR)))[0])
+    assert max(drawn) < RAMPS < min(bilinear + enlarged)
+
+
+def test_histogram_is_exact():
+    values = np.random.default_rng(0).integers(0, 256, (301, 217), np.uint8)
+    assert (histogram(values) == np.bincount(values.ravel(), minlength=256)).all()
+    assert histogram(np.full((4100, 4100), 7, np.uint8))[7] == 4100 * 4100 > 1 << 24
+
+
+def read_all(blobs, workers, reader=None, count=2 * WORTH + 3):
+    source = Source(blobs.root.resolve(), reader or MaskReader(Taxonomy.model_validate(TAXONOMY), "ids"), 10**6)
+    names = itertools.islice(itertools.cycle(f"train/{index:02}" for index in range(12)), count)
+    tasks = [("target", Sample(str(i), "train", f"images/{n}.png", f"masks/{n}.png", "")) for i, n in enumerate(names)]
+    return scan({"target": source}, tasks, workers)
+
+
+class Deadly(MaskReader):
+    """A reader that takes its process with it, as a decoder with a memory error would."""
+
+    def read(self, file):
+        os._exit(1)
+
+
+def test_two_processes_read_what_one_reads(tmp_path):
+    blobs = make_blobs(tmp_path, val=0, test=0)
+    assert read_all(blobs, 2).equals(read_all(blobs, 1))
+
+
+def test_a_process_that_dies_names_its_files(tmp_path):
+    blobs = make_blobs(tmp_path, val=0, test=0)
+    with pytest.raises(UserError, match=r"images/train/00\.png.*validate\.workers"):
+        read_all(blobs, 2, Deadly(Taxonomy.model_validate(TAXONOMY), "ids"))
