@@ -23,9 +23,9 @@ from benchmarks.common import machine
 ROOT = Path(__file__).parents[1]
 EVERYTHING = "import torch, torchvision, segmentation_models_pytorch, mlflow, great_expectations, pandas, cv2"
 TINY = {
-    "streets.size": [64, 96],
-    "streets.source": {"train": 2, "val": 1, "test": 0, "conditions": ["clear"]},
-    "streets.target": {"train": 2, "val": 1, "test": 1, "conditions": ["night"]},
+    "streets.size": [96, 192],
+    "streets.source": {"train": 40, "val": 12, "test": 0, "conditions": ["clear"]},
+    "streets.target": {"train": 24, "val": 12, "test": 12, "conditions": ["night"]},
     "augment.crop": [32, 32],
     "pretrain.epochs": 0,
     "finetune.epochs": 0,

@@ -18,6 +18,7 @@ from segraft.data.formats import Sample, list_samples
 from segraft.data.taxonomy import Taxonomy, load_taxonomy
 from segraft.data.validation.facts import Source, read_sample
 from segraft.data.validation.masks import MaskReader
+from segraft.data.validation.scan import keep_memory
 from segraft.params import load_params
 
 REPOSITORY = Path(__file__).parents[1]
@@ -52,6 +53,7 @@ def cpu_ms(work: Callable[[Sample], object], samples: list[Sample]) -> float:
 
 def main() -> None:
     cv2.setNumThreads(1)
+    keep_memory()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(sys.argv[1] if len(sys.argv) > 1 else folder).resolve()
         samples, taxonomy = (camvid if len(sys.argv) > 1 else generated)(root)

@@ -28,6 +28,7 @@ from segraft.training.schedules import lr_factor
 from segraft.training.transfer import freeze, parameter_groups
 
 LOG_EVERY = 10
+BATCH_NORM_MOMENTUM = 0.1
 
 
 @dataclass
@@ -85,6 +86,10 @@ class Run:
 
     def _prepare(self) -> None:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                # TensorFlow's encoders come with 0.01: their statistics would trail a run of a few hundred steps.
+                module.momentum = BATCH_NORM_MOMENTUM
         if self.training.freeze == "encoder":
             freeze(self.model.get_submodule("encoder"))
         if self.device.type == "cpu":

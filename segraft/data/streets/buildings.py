@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import copysign, sqrt
 
 import cv2
@@ -24,20 +25,28 @@ WARM = np.array(((255, 208, 132), (255, 226, 170), (236, 236, 220), (255, 186, 1
 Texture = NDArray[np.float32]
 
 
+UNIT = 128
+"""What stands for 1 in a shade kept as bytes."""
+CELL, BAYS, FLOORS = 32, 17, 9
+"""Texels a bay and a floor, and how many of both the largest facade has."""
+KINDS, GLAZED = 24, 4
+"""Kinds of facades; the first ones are glass and steel."""
+
+
 @dataclass(frozen=True)
 class Windows:
-    """How a facade is divided: metres a bay and a floor, and the window's share of them."""
+    """How a facade is divided, and its texture: made once a process, then cut, lit and tinted."""
 
     bay: float
+    """metres"""
     floor: float
-    width: float
-    height: float
-    frame: float
-    """brightness of the frame against the wall"""
-    bands: bool
-    """whether a ledge parts the floors"""
+    """metres"""
     curtain: float
     """share of the windows with a drawn curtain"""
+    shade: Image
+    """(FLOORS · CELL, BAYS · CELL) brightness, UNIT is 1"""
+    panes: Image
+    """like `shade`: not 0 where glass is"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ class Building:
 
     def paint(self, canvas: Canvas, rng: Rng, shadow: float) -> None:
         """Paint the end wall that faces the camera, the facade, the roof."""
-        color, windows, light = vary(rng, pick(rng, PLASTER)), _windows(rng), canvas.light
+        color, windows, light = vary(rng, pick(rng, PLASTER)), _windows(int(rng.random() * KINDS)), canvas.light
         camera, sign = canvas.camera, self.side.sign
         front, lit = sign * (self.side.wall + self.setback), canvas.glow is not None
         back = front + sign * 11
@@ -66,14 +75,16 @@ class Building:
         scale = min(16.0, 0.5 * camera.focal / max(start, 8.0), 150 / sqrt((self.end - start) * height))
         end_wall = times(color, light.on((0.0, 0.0, -1.0)))
         if self.start > 3 and self.bare:
-            flank, glow = facade(rng, (11.0, height), scale, end_wall, windows, False, lit)
+            flank, glow = facade(rng, (11.0, height), (scale, scale), end_wall, windows, False, lit)
             canvas.panel(flank, ((front, 0.0, self.start), (back, height, self.start)), labels.BUILDING, glow=glow)
         elif self.start > 3:  # only what rises above the nearer house can be seen
             canvas.layer(labels.BUILDING, depth=self.start)
             corners = ((front, 0.0), (back, 0.0), (back, height), (front, height))
             canvas.poly([camera.point(s, y, self.start) for s, y in corners], end_wall)
         wall = times(color, light.on((-sign, 0.0, 0.0), shadow))
-        texture, glow = facade(rng, (self.end - start, height), scale, wall, windows, self.shop, lit)
+        across = 1.5 * camera.focal * (abs(front - camera.lateral) / start**2 + abs(camera.bend))  # seen from the side
+        scales = min(scale, across), scale
+        texture, glow = facade(rng, (self.end - start, height), scales, wall, windows, self.shop, lit)
         canvas.panel(texture, ((front, 0.0, start), (front, height, self.end)), labels.BUILDING, glow=glow)
         if self.roof:
             self._roof(canvas, rng, max(self.start, 2.0), (front, back), end_wall)
@@ -91,29 +102,47 @@ class Building:
         canvas.poly([point(*corner) for corner in slope], times(vary(rng, pick(rng, TILES)), light))
 
 
-def _windows(rng: Rng) -> Windows:
-    if rng.random() < 0.15:  # glass and steel
-        return Windows(rng.uniform(1.4, 2.2), 3.4, 0.9, 0.82, 0.6, True, 0.0)
+@cache
+def _windows(kind: int) -> Windows:
+    rng = np.random.Generator(np.random.Philox(kind))
+    glazed = kind < GLAZED
+    width, height = (0.9, 0.82) if glazed else (rng.uniform(0.36, 0.62), rng.uniform(0.46, 0.66))
+    frame, bands = (0.6, True) if glazed else (pick(rng, (1.25, 0.8, 1.1, 0.65)), rng.random() < 0.35)
+    h, w = FLOORS * CELL, BAYS * CELL
+    y, across = np.arange(h) / CELL % 1, np.abs(np.arange(w) / CELL % 1 - 0.5)
+    top = (1 - height) * 0.45
+    panes = np.outer((y > top) & (y < top + height), (across < width / 2) & (across > 0.012))
+    framed = np.outer((y > top - 0.03) & (y < top + height + 0.05), across < width / 2 + 0.04)
+    shade = 1 + np.float32(0.035) * crop(grain(), rng, h, w) + np.float32(0.05) * crop(fractal(), rng, h, w)
+    down = np.linspace(1.04, 0.92, h, dtype=np.float32)
+    down[: CELL // 9] *= 0.78  # a cornice
+    if bands:
+        down[(y < 0.06) | (y > 0.95)] *= 0.8
+    shade *= down[:, None] * np.where(framed, np.float32(frame), 1)
     return Windows(
-        bay=rng.uniform(2.0, 3.6),
-        floor=rng.uniform(2.8, 3.5),
-        width=rng.uniform(0.36, 0.62),
-        height=rng.uniform(0.46, 0.66),
-        frame=pick(rng, (1.25, 0.8, 1.1, 0.65)),
-        bands=rng.random() < 0.35,
-        curtain=rng.uniform(0.1, 0.4),
+        bay=rng.uniform(1.4, 2.2) if glazed else rng.uniform(2.0, 3.6),
+        floor=3.4 if glazed else rng.uniform(2.8, 3.5),
+        curtain=0.0 if glazed else rng.uniform(0.1, 0.4),
+        shade=cv2.convertScaleAbs(shade, None, UNIT),
+        panes=panes.astype(np.uint8),
     )
 
 
 def facade(
-    rng: Rng, size: tuple[float, float], scale: float, color: Color, windows: Windows, shop: bool, lit: bool
+    rng: Rng,
+    size: tuple[float, float],
+    scales: tuple[float, float],
+    color: Color,
+    windows: Windows,
+    shop: bool,
+    lit: bool,
 ) -> tuple[Image, Image | None]:
     """A facade and what its windows give off at night.
 
     Args:
         rng: for everything random.
         size: length and height, metres.
-        scale: pixels a metre.
+        scales: pixels a metre along and up that are enough.
         color: the wall under its light.
         windows: how it is divided.
         shop: whether the ground floor has shop windows.
@@ -122,36 +151,32 @@ def facade(
     Returns:
         Two (h, w, 3) uint8 images.
     """
-    w, h = (max(4, round(side * scale)) for side in size)
-    bays, floors = max(1, round(size[0] / windows.bay)), max(1, round(size[1] / windows.floor))
-    y, x = np.arange(h) * (floors / h), np.arange(w) * (bays / w)
-    ground_floor, y, across = y >= floors - 1, y % 1, np.abs(x % 1 - 0.5)
-    top = (1 - windows.height) * 0.45
-    rows, columns = (y > top) & (y < top + windows.height), (across < windows.width / 2) & (across > 0.012)
-    frame = (y > top - 0.03) & (y < top + windows.height + 0.05), across < windows.width / 2 + 0.04
-    shade = 1 + np.float32(0.035) * crop(grain(), rng, h, w) + np.float32(0.05) * crop(fractal(), rng, h, w)
-    down = np.linspace(1.04, 0.92, h, dtype=np.float32)
-    down[: max(1, round(0.35 * scale))] *= 0.78
-    if windows.bands:
-        down[(y < 0.06) | (y > 0.95)] *= 0.8
-    shade *= down[:, None]
-    shade[np.ix_(*frame)] *= windows.frame
-    panes = np.outer(rows, columns).astype(np.uint8)
-    image = _tinted(shade, color)
+    bays, floors = min(BAYS, max(1, round(size[0] / windows.bay))), min(FLOORS, max(1, round(size[1] / windows.floor)))
+    along, up = _step(scales[0] * size[0] / bays), _step(scales[1] * size[1] / floors)
+    start = CELL * int(rng.random() * (BAYS + 1 - bays))
+    cut = np.s_[up // 2 : floors * CELL : up, start + along // 2 : start + bays * CELL : along]
+    shade, panes = np.ascontiguousarray(windows.shade[cut]), np.ascontiguousarray(windows.panes[cut])
+    image = _tinted(shade, times(color, 1 / UNIT))
     glass, lamps = _glass(rng, (floors, bays), windows.curtain, sum(color) / 450)
-    cv2.copyTo(cv2.resize(glass, (w, h), interpolation=cv2.INTER_NEAREST), panes, image)
+    area = panes.shape[::-1]
+    cv2.copyTo(cv2.resize(glass, area, interpolation=cv2.INTER_NEAREST), panes, image)
     glow: Image | None = None
     if lit:
         glow = np.zeros_like(image)
-        cv2.copyTo(cv2.resize(lamps, (w, h), interpolation=cv2.INTER_NEAREST), panes, glow)
+        cv2.copyTo(cv2.resize(lamps, area, interpolation=cv2.INTER_NEAREST), panes, glow)
     if shop:
-        _shop(image, glow, rng, ground_floor * y, across)
+        _shop(image, glow, rng, (bays, floors))
     return image, glow
 
 
-def _tinted(shade: Texture, color: Color) -> Image:
-    """(h, w, 3) uint8: a colour times a field; by planes, which is much faster than broadcasting over pixels."""
-    return np.asarray(cv2.merge([cv2.multiply(shade, c, dtype=cv2.CV_8U) for c in color]))
+def _step(texels: float) -> int:
+    """The power of 2 by which a texture is thinned so that about so many texels a cell are left."""
+    return 1 << min(4, max(0, int(CELL / texels).bit_length() - 1))
+
+
+def _tinted(shade: Texture | Image, color: Color) -> Image:
+    """(h, w, 3) uint8: a colour times a field >= 0; by planes, which is much faster than broadcasting over pixels."""
+    return np.asarray(cv2.merge([cv2.convertScaleAbs(shade, None, c) for c in color]))
 
 
 SHEEN = np.array((1.3, 1.1, 0.9, 0.7), np.float32)[:, None, None]
@@ -169,8 +194,11 @@ def _glass(rng: Rng, shape: tuple[int, int], curtain: float, light: float) -> tu
     return np.minimum(quarters, 255).astype(np.uint8), lamps.astype(np.uint8)
 
 
-def _shop(image: Image, glow: Image | None, rng: Rng, y: NDArray[np.float64], across: NDArray[np.float64]) -> None:
-    """Shop windows with a board above; y is 0 outside the ground floor."""
+def _shop(image: Image, glow: Image | None, rng: Rng, cells: tuple[int, int]) -> None:
+    """Shop windows with a board above, on the lowest floor; cells: bays and floors."""
+    height, width, _ = image.shape
+    y = np.arange(height) / height * cells[1] - (cells[1] - 1)
+    across = np.abs(np.arange(width) / width * cells[0] % 1 - 0.5)
     board_color = np.array(vary(rng, pick(rng, SHOPS)))
     board, rows = np.flatnonzero((y > 0.02) & (y < 0.2)), np.flatnonzero((y > 0.24) & (y < 0.9))
     here = np.ix_(rows, np.flatnonzero(across < 0.44))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import cos, hypot, pi, sin
+from math import ceil, cos, hypot, pi, sin
 from typing import Any
 
 import cv2
@@ -142,7 +142,11 @@ class Canvas:
         (u0, v0), (u1, v1) = start, end
         scale = max(width, 0.9) / 2 / max(1e-6, hypot(u1 - u0, v1 - v0))
         du, dv = (v0 - v1) * scale, (u1 - u0) * scale
-        self.poly(((u0 - du, v0 - dv), (u0 + du, v0 + dv), (u1 + du, v1 + dv), (u1 - du, v1 - dv)), color, glow, solid)
+        bar = (
+            *((int(16 * (u0 - du)), int(16 * (v0 - dv))), (int(16 * (u0 + du)), int(16 * (v0 + dv)))),
+            *((int(16 * (u1 + du)), int(16 * (v1 + dv))), (int(16 * (u1 - du)), int(16 * (v1 - dv)))),
+        )
+        self.fill(np.array(bar, np.int32), color, glow, solid)
 
     def shape(
         self,
@@ -166,7 +170,7 @@ class Canvas:
             return
         cut, here = np.s_[y0 - top : y1 - top, x0 - left : x1 - left], np.s_[y0:y1, x0:x1]
         self._blend(here, patch[cut], mask[cut])
-        self._cover(here, mask[cut] > 127)
+        self._cover(here, cv2.compare(mask[cut], 127, cv2.CMP_GT))
 
     def panel(
         self,
@@ -187,47 +191,54 @@ class Canvas:
         """
         (s0, y0, z0), (s1, y1, z1) = ends
         place = self.camera.point
-        quad = np.array([place(s0, y1, z0), place(s1, y1, z1), place(s1, y0, z1), place(s0, y0, z0)], np.float32)
-        low = np.maximum(np.floor(quad.min(0)), 0).astype(int)
-        high = np.minimum(np.ceil(quad.max(0)) + 1, (self.camera.width, self.camera.height)).astype(int)
-        if (high <= low).any() or abs(quad[0, 0] - quad[1, 0]) < 0.5:
+        corners = place(s0, y1, z0), place(s1, y1, z1), place(s1, y0, z1), place(s0, y0, z0)
+        columns, rows = [u for u, _ in corners], [v for _, v in corners]
+        left, top = max(0, int(min(columns))), max(0, int(min(rows)))
+        right, bottom = min(self.camera.width, ceil(max(columns)) + 1), min(self.camera.height, ceil(max(rows)) + 1)
+        if right <= left or bottom <= top or abs(columns[0] - columns[1]) < 0.5:
             return
-        self.layer(label, plane=_plane(float(quad[0, 0]), z0, float(quad[1, 0]), z1))
-        here = np.s_[low[1] : high[1], low[0] : high[0]]
-        size = (int(high[0] - low[0]), int(high[1] - low[1]))
-        quad -= low.astype(np.float32)
+        self.layer(label, plane=_plane(columns[0], z0, columns[1], z1))
+        here, size = np.s_[top:bottom, left:right], (right - left, bottom - top)
+        quad = np.array([(u - left, v - top) for u, v in corners], np.float32)
+        outline = np.rint(quad * (1 << SUBPIXEL)).astype(np.int32)
         inside = np.zeros(size[::-1], np.uint8)
-        cv2.fillPoly(inside, [np.rint(quad * (1 << SUBPIXEL)).astype(np.int32)], 255, cv2.LINE_8, SUBPIXEL)
+        cv2.fillPoly(inside, [outline], 255, cv2.LINE_8, SUBPIXEL)
         h, w = texture.shape[:2]
         matrix = cv2.getPerspectiveTransform(np.array([(0, 0), (w, 0), (w, h), (0, h)], np.float32), quad)
         if mask is None:
             cv2.copyTo(_warp(texture, matrix, size), inside, self.image[here])
         else:
             self._blend(here, _warp(texture, matrix, size), cv2.min(inside, _warp(mask, matrix, size)))
-        self._cover(here, inside > 0)
+        self._cover(here, inside)
         if glow is not None and self.glow is not None:
             cv2.copyTo(_warp(glow, matrix, size), inside, self.glow[here])
 
     def _blend(self, here: tuple[slice, slice], patch: Image, mask: Image) -> None:
-        alpha = cv2.multiply(mask, 1 / 255, dtype=cv2.CV_32F)
+        alpha = mask * np.float32(1 / 255)
         cv2.blendLinear(patch, self.image[here], alpha, 1 - alpha, self.image[here])
 
-    def _cover(self, here: tuple[slice, slice], mask: NDArray[np.bool_]) -> None:
-        np.copyto(self.layers[here], len(self._labels) - 1, where=mask, casting="unsafe")
+    def _cover(self, here: tuple[slice, slice], mask: Image) -> None:
+        layers = self.layers[here]
+        cv2.copyTo(np.full_like(layers, len(self._labels) - 1), mask, layers)
         if self.glow is not None:
-            np.copyto(self.glow[here], 0, where=mask[..., None])
+            glow = self.glow[here]
+            cv2.copyTo(np.zeros_like(glow), mask, glow)
 
     def labels(self) -> Image:
         """(H, W) uint8 label of each pixel."""
-        return np.array(self._labels, np.uint8)[self.layers]
+        return np.take(np.array(self._labels, np.uint8), self.layers)
 
     def inverse_depth(self) -> NDArray[np.float32]:
         """(H, W) float32 1/m; 0 is infinitely far."""
         a, b, c = np.array(self._planes, np.float32).T
         rows, columns = (np.arange(n, dtype=np.float32) for n in self.layers.shape)
-        inverse: NDArray[np.float32] = np.take(a, self.layers) * columns
-        inverse += np.take(b, self.layers) * rows[:, None]
-        inverse += np.take(c, self.layers)
+        index = self.layers.astype(np.intp)  # once rather than in each take
+        inverse: NDArray[np.float32] = np.take(a, index)
+        inverse *= columns
+        tilt: NDArray[np.float32] = np.take(b, index)
+        tilt *= rows[:, None]
+        inverse += tilt
+        inverse += np.take(c, index)
         return np.maximum(inverse, 0, out=inverse)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import copysign
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from segraft.data.streets.canvas import Camera, Color
 from segraft.data.streets.street import Rng, Street
-from segraft.data.streets.textures import SIZE, fractal
+from segraft.data.streets.textures import SIZE
 
 Field = NDArray[np.float32]
 
@@ -27,6 +28,12 @@ class Grid:
     z: Field
     pixel: Field
     """metres that a pixel spans across the road"""
+
+    @cached_property
+    def fine(self) -> Field:
+        """Pixels that a metre across the road spans."""
+        fine: Field = np.float32(1) / self.pixel
+        return fine
 
 
 def ground_grid(camera: Camera) -> Grid:
@@ -49,39 +56,51 @@ def fraction(field: Field) -> Field:
 
 def lookup(table: Field, rows: Field, columns: Field) -> Field:
     """Nearest values of a table that repeats; five times faster than an interpolating cv2.remap."""
-    last = SIZE - 1
-    index = (rows.astype(np.int32) & last) * SIZE + (columns.astype(np.int32) & last)
+    index, along = rows.astype(np.int32), columns.astype(np.int32)
+    index &= SIZE - 1
+    index *= SIZE
+    along &= SIZE - 1
+    index += along
     field: Field = np.take(table, index)
     return field
 
 
-def markings(street: Street, grid: Grid, rng: Rng) -> list[tuple[Field, Color]]:
-    """Coverage and colour of lane lines, stop line, zebra and rails; smooth at their edges, however far."""
+def markings(street: Street, grid: Grid, rng: Rng, stains: Field) -> list[tuple[Field, Color]]:
+    """Coverage and colour of lane lines, stop line, zebra and rails; smooth at their edges, however far.
+
+    Args:
+        street: the street.
+        grid: where each pixel lies.
+        rng: for what there is.
+        stains: (like the grid) deviation 1; where they are strong the paint is worn.
+    """
     s, z, left, right = grid.s, grid.z, street.left, street.right
     dash = fraction(z / np.float32(9) + np.float32(rng.random())) < 0.4
-    middle = _line(grid, 0.0, 0.14)
+    middle = _lines(grid, [0.0], 0.14)
     if street.rails is None and rng.random() < 0.5:
         middle *= dash
     lines = np.zeros_like(s) if street.yellow else middle.copy()
-    for lane in street.lanes:
-        border = lane + copysign(street.lane_width / 2, lane)
-        if abs(border) < (right.edge if border > 0 else left.edge) - 1:
-            lines += _line(grid, border, 0.14) * dash
-    for side in street.sides:
-        if rng.random() < 0.5:
-            lines += _line(grid, side.sign * (side.edge - 0.3 - 2.2 * side.parking), 0.12)
+    borders = [lane + copysign(street.lane_width / 2, lane) for lane in street.lanes]
+    inner = [border for border in borders if abs(border) < (right.edge if border > 0 else left.edge) - 1]
+    if inner:
+        lines += _lines(grid, inner, 0.14) * dash
+    outer = [side.sign * (side.edge - 0.3 - 2.2 * side.parking) for side in street.sides if rng.random() < 0.5]
+    if outer:
+        lines += _lines(grid, outer, 0.12)
     if street.crossing is not None:
         open_road = (z < street.crossing[0] - 1) | (z > street.crossing[1] + 1)
         lines, middle = lines * open_road, middle * open_road
     _crosswise(street, grid, lines)
-    patches: Field = lookup(fractal(), np.minimum(z, 300) * 9, s * 21)
-    worn: Field = np.clip(1.15 - 0.25 * np.abs(patches), 0.5, 1)
-    worn *= rng.uniform(0.75, 1)
+    worn = np.abs(stains)
+    worn *= np.float32(-0.25)
+    worn += np.float32(1.15)
+    np.clip(worn, 0.5, 1, out=worn)
+    worn *= np.float32(rng.uniform(0.75, 1))
     paints: list[tuple[Field, Color]] = [(np.minimum(lines, 1) * worn, (232, 232, 228))]
     if street.yellow:
         paints.append((middle * worn, (226, 180, 60)))
     if street.rails is not None:
-        rails = _line(grid, street.rails - 0.72, 0.1) + _line(grid, street.rails + 0.72, 0.1)
+        rails = _lines(grid, [street.rails - 0.72, street.rails + 0.72], 0.1)
         paints.append((rails * np.float32(0.85), (66, 62, 60)))
     return paints
 
@@ -99,9 +118,12 @@ def _crosswise(street: Street, grid: Grid, lines: Field) -> None:
         lines[(z > stop) & (z < stop + 0.45) & (s > 0.2) & across] = 1
 
 
-def _line(grid: Grid, where: float, width: float) -> Field:
-    """Share of each pixel that a line along the road covers."""
-    half = np.float32(width / 2)
-    reach = (half - np.abs(grid.s - np.float32(where))) / grid.pixel + np.float32(0.5)
-    line: Field = np.clip(reach, 0, np.minimum(1, 2 * half / grid.pixel))
-    return line
+def _lines(grid: Grid, places: list[float], width: float) -> Field:
+    """Share of each pixel that lines along the road cover."""
+    line: Field = np.abs(grid.s - np.float32(places[0]))
+    for place in places[1:]:
+        np.minimum(line, np.abs(grid.s - np.float32(place)), out=line)
+    np.subtract(np.float32(width / 2), line, out=line)
+    line *= grid.fine
+    line += np.float32(0.5)
+    return np.clip(line, 0, np.minimum(1, np.float32(width) * grid.fine), out=line)

@@ -42,23 +42,25 @@ def paint_ground(
     camera, light = canvas.camera, canvas.light
     grid = ground_grid(camera)
     materials, which = _strips(street, grid)
-    shade = _texture(materials, which, grid, rng)
+    shade, stains = _texture(materials, which, grid, rng)
     shade *= 1 - np.float32(0.035) * (1 + np.cos(grid.s * np.float32(4 * np.pi / street.lane_width))) * (
         which == _road(street)
     )
-    paints = markings(street, grid, rng)
+    paints = markings(street, grid, rng, stains)
     sun, sky = _sunlight(canvas, street, grid, footprints, skyline)
     sun *= np.float32(0.4) + np.float32(0.6) * sky
     target = canvas.image[grid.top :]
     table = np.zeros((256, 3), np.float32)
     table[: len(materials)] = [m.color for m in materials]
+    planes = []
     for c in range(3):
         channel = cv2.LUT(which, table[:, c])
         for coverage, tint in paints:
             channel += coverage * (np.float32(tint[c]) - channel)
         channel *= shade
         channel *= np.float32(light.ambient[c]) * sky + np.float32(light.direct[c] * light.sun[1]) * sun
-        np.copyto(target[..., c], np.minimum(channel, 255), where=grid.inside, casting="unsafe")
+        planes.append(cv2.convertScaleAbs(channel))
+    cv2.copyTo(cv2.merge(planes), grid.inside.view(np.uint8), target)
     scale = 1 / (camera.focal * camera.eye)
     plane = (-camera.roll * scale, scale, (camera.roll * camera.u0 - camera.v0) * scale)
     layers = [canvas.layer(material.label, plane=plane) for material in materials]
@@ -93,18 +95,19 @@ def _strips(street: Street, grid: Grid) -> tuple[list[Material], Image]:
     return materials, which
 
 
-def _texture(materials: list[Material], which: Image, grid: Grid, rng: Rng) -> Field:
-    """Brightness of each pixel: grit and stains, fading with the distance, and the joints of slabs."""
+def _texture(materials: list[Material], which: Image, grid: Grid, rng: Rng) -> tuple[Field, Field]:
+    """Brightness of each pixel: grit and stains, fading with the distance, and the joints of slabs; the bare stains."""
     shift = rng.random(4) * SIZE
     z = np.minimum(grid.z, 300)
     depth = z[:, z.shape[1] // 2, None]  # of the row: good enough for fading
     fine = lookup(grain(), z * 22 + np.float32(shift[0]), grid.s * 55 + np.float32(shift[1]))
     fine *= np.minimum(1, 9 / depth)
     coarse = lookup(fractal(), z * 5 + np.float32(shift[2]), grid.s * 14 + np.float32(shift[3]))
-    coarse *= np.minimum(1, 40 / depth)
     table = np.zeros((256, 3), np.float32)
     table[: len(materials)] = [(m.grit, m.stain, m.slab) for m in materials]
-    shade: Field = 1 + cv2.LUT(which, table[:, 0]) * fine + cv2.LUT(which, table[:, 1]) * coarse
+    shade: Field = (
+        1 + cv2.LUT(which, table[:, 0]) * fine + cv2.LUT(which, table[:, 1]) * (np.minimum(1, 40 / depth) * coarse)
+    )
     rows = np.flatnonzero(z[:, 0] < 15)
     if table[:, 2].any() and len(rows):
         near = np.s_[rows[0] :]
@@ -113,7 +116,7 @@ def _texture(materials: list[Material], which: Image, grid: Grid, rng: Rng) -> F
         joint = np.minimum(np.abs(fraction(grid.s[near] * unit) - 0.5), np.abs(fraction(z[near] * unit) - 0.5))
         fade = np.clip(1.4 - z[near] * unit / 18, 0, np.clip(15 - z[near], 0, 1))
         shade[near] -= np.float32(0.16) * (side > 0) * (joint < 0.05) * fade
-    return shade
+    return shade, coarse
 
 
 def _sunlight(
@@ -153,4 +156,6 @@ def _shadows(camera: Camera, footprints: list[Footprint], offset: tuple[float, f
     seen = (
         (pixels[..., 0].max(1) > 0) & (pixels[..., 0].min(1) < camera.width << SUBPIXEL) & (pixels[..., 1].max(1) > 0)
     )
+    if offset == (0.0, 0.0):
+        return list(pixels[seen, :4])
     return [cv2.convexHull(outline) for outline in pixels[seen]]

@@ -13,6 +13,8 @@ from segraft.data.streets.canvas import CIRCLE, Array, Canvas, Color, Fixed, Poi
 
 Place = tuple[float, float, float]
 """(w, y, l): metres to the thing's right, up, and ahead of it"""
+RIM: Array = np.array(CIRCLE)
+"""(14, 2)"""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class Pen:
         return sin(self.heading), cos(self.heading)
 
     @cached_property
+    def _rotation(self) -> Array:
+        sine, cosine = self._turn
+        return np.array(((cosine, 0.0, -sine), (0.0, 1.0, 0.0), (sine, 0.0, cosine)))
+
+    @cached_property
     def _light(self) -> Color:
         return self.canvas.light.on((0.0, 0.45, -0.8), self.shadow)
 
@@ -54,9 +61,8 @@ class Pen:
 
     def world(self, places: Array) -> Array:
         """(…, 3) local → (…, 3) places (s, y, z)."""
-        sine, cosine = self._turn
-        turn = np.array(((cosine, 0.0, -sine), (0.0, 1.0, 0.0), (sine, 0.0, cosine)))
-        world: Array = places @ turn + (self.s, 0.0, self.z)
+        world: Array = places @ self._rotation
+        world += (self.s, 0.0, self.z)
         return world
 
     def fixed(self, places: Array) -> Fixed:
@@ -102,5 +108,7 @@ class Pen:
     ) -> None:
         """A disc in the plane of the thing's length and height that touches the ground; `inner` shrinks it."""
         r = radius * inner
-        rim = CIRCLE if r * self.scale > 4 else CIRCLE[::2]
-        self.poly([(w, radius + y * r, ahead + x * r) for x, y in rim], color, solid=solid)
+        rim = RIM if r * self.scale > 4 else RIM[::2]
+        places = np.empty((len(rim), 3))
+        places[:, 0], places[:, 1], places[:, 2] = w, radius + r * rim[:, 1], ahead + r * rim[:, 0]
+        self.canvas.fill(self.fixed(places), color, solid=solid)

@@ -14,6 +14,8 @@ from segraft.data.streets.street import Rng, pick, vary
 
 SKIN: tuple[Color, ...] = ((226, 184, 154), (202, 152, 118), (150, 104, 78), (96, 66, 52), (236, 200, 176))
 BLACK: Color = (30, 30, 32)
+FINE = 14
+"""Pixels a metre below which hands, feet and knees cannot be made out."""
 RED_LAMP: Color = (170, 20, 20)
 HAIR: tuple[Color, ...] = ((34, 28, 26), (74, 52, 36), (126, 92, 56), (190, 160, 104), (140, 138, 136))
 CLOTHES: tuple[Color, ...] = (
@@ -30,16 +32,22 @@ def pedestrian(pen: Pen, rng: Rng) -> None:
     stride, swing = rng.uniform(-0.32, 0.32), rng.uniform(-0.25, 0.25)
     skirt, bag, long, hat = (rng.random() < chance for chance in (0.18, 0.3, 0.35, 0.2))
     pen.layer(labels.PERSON)
+    fine = pen.scale > FINE
     for side, step in ((-1, stride), (1, -stride)):
         cloth = pen.lit(legs, 1.0 if side < 0 else 0.86)
         knee, foot = (side * 0.09 * size, 0.47 * size, 0.4 * step), (side * 0.1 * size, 0.05, step)
-        pen.limb((side * 0.09 * size, 0.9 * size, 0), knee, 0.17 * size, cloth)
+        hip = (side * 0.09 * size, 0.9 * size, 0)
+        if not fine:
+            pen.limb(hip, foot, 0.15 * size, cloth)
+            continue
+        pen.limb(hip, knee, 0.17 * size, cloth)
         pen.limb(knee, foot, 0.12 * size, cloth)
         pen.limb(foot, (foot[0], 0.04, step + 0.16), 0.09 * size, pen.lit((40, 36, 34)))
     for side, reach in ((-1, swing), (1, -swing)):
         shoulder, hand = (side * 0.21 * size, 1.4 * size, 0), (side * 0.27 * size, 0.84 * size, reach)
         pen.limb(shoulder, hand, 0.11 * size, pen.lit(coat, 0.82))
-        pen.disc(hand, 0.055 * size, pen.lit(skin))
+        if fine:
+            pen.disc(hand, 0.055 * size, pen.lit(skin))
     _torso(pen, size, 0.5 if skirt else 0.72 if long else 0.86, pen.lit(coat))
     if bag:
         pen.limb((0.12, 1.36 * size, -0.14), (0.12, 0.98 * size, -0.16), 0.26 * size, pen.lit(pick(rng, CLOTHES)))
@@ -150,6 +158,9 @@ def _rider(pen: Pen, rng: Rng, hip: Place, hands: Place, foot: float, helmet: fl
         knee = (side * 0.14, y - 0.34 + lift, ahead + 0.3)
         pen.limb((side * 0.1, y, ahead), knee, 0.17, pen.lit(legs))
         pen.limb(knee, (side * 0.13, foot + lift, ahead + 0.14), 0.13, pen.lit(legs, 0.9))
+        if pen.scale < FINE:
+            pen.limb((side * 0.2, shoulder[1], shoulder[2]), (side * 0.27, *hands[1:]), 0.11, pen.lit(coat, 0.9))
+            continue
         elbow = (side * 0.3, (y + 0.5 + hands[1]) / 2 - 0.06, (shoulder[2] + hands[2]) / 2)
         pen.limb((side * 0.2, shoulder[1] - 0.04, shoulder[2]), elbow, 0.11, pen.lit(coat, 0.9))
         pen.limb(elbow, (side * 0.27, hands[1], hands[2]), 0.09, pen.lit(coat, 0.86))

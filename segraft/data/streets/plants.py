@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -15,13 +16,22 @@ from segraft.data.streets.street import Rng, vary
 from segraft.data.streets.textures import crop, fractal, grain
 
 LEAVES: tuple[Color, ...] = ((72, 104, 44), (88, 116, 52), (62, 92, 50), (104, 122, 58), (80, 100, 60), (132, 118, 52))
-SIDE = 112
+SIDE, LEVELS = 112, 5
 BROAD, CONIFERS = 24, 8
 
 
+class Clump(NamedTuple):
+    """Leaves at one size."""
+
+    alpha: Image
+    """(side, side)"""
+    shade: NDArray[np.float32]
+    """(side, side) brightness"""
+
+
 @cache
-def _clumps() -> tuple[Image, NDArray[np.float32]]:
-    """(n, SIDE, SIDE) uint8 alpha and float32 brightness; the conifers come last."""
+def _clumps() -> list[list[Clump]]:
+    """Each clump at all its sizes, the largest first; the conifers come last."""
     rng = np.random.Generator(np.random.Philox(5))
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j].astype(np.float32)
     alphas, shades = [], []
@@ -34,7 +44,19 @@ def _clumps() -> tuple[Image, NDArray[np.float32]]:
             field, shade = 0.5 * (y + 1) * 0.85 - np.abs(x) + branches, 0.75 - 0.5 * np.abs(x) + 2 * branches
         alphas.append(np.clip((field + 0.1 * clump + 0.03 * leaf) * 14 + 0.5, 0, 1) * 255)
         shades.append(np.clip(shade + 0.14 * clump + 0.13 * leaf, 0.25, 1.6))
-    return np.array(alphas).astype(np.uint8), np.array(shades, np.float32)
+    return [_halved(np.array(a), np.array(s)) for a, s in zip(alphas, shades, strict=True)]
+
+
+def _halved(alpha: NDArray[np.float32], shade: NDArray[np.float32]) -> list[Clump]:
+    """A clump at SIDE, SIDE / 2, …: enlarging a small one is a fifth of the work of shrinking the large one."""
+    sides = [SIDE >> k for k in range(LEVELS)]
+    return [
+        Clump(
+            cv2.resize(alpha, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8),
+            cv2.resize(shade, (side, side), interpolation=cv2.INTER_AREA),
+        )
+        for side in sides
+    ]
 
 
 def _lobes(rng: Rng, y: NDArray[np.float32], x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -73,16 +95,15 @@ def bush(pen: Pen, rng: Rng, size: float, leaves: Color) -> None:
 
 def _crown(pen: Pen, rng: Rng, middle: Point, size: tuple[float, float], leaves: Color, conifer: bool) -> None:
     width, height = (max(3, round(side * pen.scale)) for side in size)
-    alphas, shades = _clumps()
     pick = BROAD + int(rng.random() * CONIFERS) if conifer else int(rng.random() * BROAD)
     flip = 1 if rng.random() < 0.5 else -1
-    how = cv2.INTER_AREA if width < SIDE else cv2.INTER_LINEAR
-    mask: Image = cv2.resize(alphas[pick][:, ::flip], (width, height), interpolation=how)
-    shade = cv2.resize(shades[pick][:, ::flip], (width, height), interpolation=how)
+    clump = _clumps()[pick][min(LEVELS - 1, max(0, (SIDE // width).bit_length() - 1))]
+    mask: Image = cv2.resize(clump.alpha[:, ::flip], (width, height), interpolation=cv2.INTER_LINEAR)
+    shade = cv2.resize(clump.shade[:, ::flip], (width, height), interpolation=cv2.INTER_LINEAR)
     if width > 48:
-        shade = shade + 0.09 * crop(grain(), rng, height, width)
+        shade += np.float32(0.09) * crop(grain(), rng, height, width)
     sun = pen.canvas.light.sun[0] * (1 - pen.shadow) * 0.28
-    shade = shade + np.linspace(-sun, sun, width, dtype=np.float32)
+    shade += np.linspace(-sun, sun, width, dtype=np.float32)
     light = pen.canvas.light.on((0.0, 0.8, -0.2), pen.shadow)
-    patch = cv2.merge([cv2.multiply(shade, c, dtype=cv2.CV_8U) for c in times(times(leaves, light), 1.15)])
+    patch = cv2.merge([cv2.convertScaleAbs(shade, None, c) for c in times(times(leaves, light), 1.15)])
     pen.canvas.stamp(patch, mask, middle[0] - width / 2, middle[1] - height / 2)

@@ -11,7 +11,7 @@ from segraft.data.streets import buildings, furniture, people, plants, vehicles
 from segraft.data.streets.buildings import Building
 from segraft.data.streets.canvas import Canvas, Color
 from segraft.data.streets.ground import Footprint
-from segraft.data.streets.scene import Scene, Thing
+from segraft.data.streets.scene import PANEL, Scene, Thing
 from segraft.data.streets.street import FAR, Rng, Side, Street, pick, vary
 
 
@@ -87,7 +87,7 @@ def _fenced(scene: Scene, side: Side, rng: Rng, leaves: Color, span: tuple[float
         end = min(z + 7.0, span[1])
         if scene.street.free(z, end - z, 1.5):
             draw = partial(_panel, paint, s, (z, end), height)
-            scene.things.append(Thing(end, draw, Footprint(s, (z + end) / 2, 0.1, (end - z) / 2, height)))
+            scene.things.append(Thing(end, draw, Footprint(s, (z + end) / 2, PANEL, (end - z) / 2, height)))
         z = end
 
 

@@ -57,7 +57,7 @@ def render(seed: int, key: tuple[int, ...], size: tuple[int, int], condition: Co
     mask = canvas.labels()
     with np.errstate(divide="ignore"):
         depth: NDArray[np.float32] = np.float32(1) / inverse
-    image = cv2.GaussianBlur(canvas.image, (0, 0), 0.55)  # the lens
+    image = cv2.GaussianBlur(canvas.image, (3, 3), 0.55)  # the lens
     ground = (mask == labels.ROAD) | (mask == labels.SIDEWALK) | (mask == labels.TERRAIN)
     image = conditions.apply(image, condition, weather, depth, canvas.glow, ground)
     image = sensor_noise(image, weather, read=1.0, shot=float(weather.uniform(0.8, 2.2)))
@@ -105,18 +105,21 @@ def _through_air_and_lens(canvas: Canvas, inverse: NDArray[np.float32], haze: Co
         haze: RGB.
         reach: the depth at which 63 % is haze, metres.
     """
-    air = np.exp(np.float32(-1 / reach) / np.maximum(inverse, np.float32(1e-6)))
-    air[inverse == 0] = 1  # the sky has its own
-    veil = np.full_like(canvas.image, np.array(haze).astype(np.uint8))
-    image = cv2.blendLinear(canvas.image, veil, air, 1 - air)
-    canvas.image = cv2.multiply(image, _falloff(*inverse.shape), dtype=cv2.CV_8U)
+    bright = _falloff(*inverse.shape)
+    near = np.maximum(inverse, np.float32(1e-6))
+    np.exp(np.divide(np.float32(-1 / reach), near, out=near), out=near)
+    near[inverse == 0] = 1  # the sky has its own
+    near *= bright
+    share = cv2.convertScaleAbs(near, None, 255)
+    veil = cv2.merge([cv2.convertScaleAbs(bright - near, None, c) for c in haze])
+    canvas.image = cv2.add(cv2.multiply(canvas.image, cv2.merge([share] * 3), scale=1 / 255), veil)
 
 
 @cache
 def _falloff(height: int, width: int) -> NDArray[np.float32]:
-    """(H, W, 3): the lens' brightness, 1 in the middle."""
+    """(H, W): the lens' brightness, 1 in the middle."""
     rows, columns = np.linspace(-0.5, 0.5, height)[:, None], np.linspace(-1, 1, width)
-    return np.repeat((1 - 0.16 * (rows**2 + columns**2))[..., None], 3, -1).astype(np.float32)
+    return np.asarray(1 - 0.16 * (rows**2 + columns**2), np.float32)
 
 
 def _response(rng: Rng) -> Image:

@@ -17,6 +17,10 @@ Drawing = Callable[[Canvas, Rng, float], None]
 """Paints one thing; the last argument is the share of the sun that is hidden from it."""
 
 
+PANEL = 0.05
+"""Half the width of walls and fences, metres; all else is wider."""
+
+
 @dataclass(frozen=True)
 class Thing:
     """Something to be painted."""
@@ -66,10 +70,13 @@ class Scene:
 
 
 def in_view(thing: Thing, street: Street) -> bool:
-    """Whether a thing may be in the picture; buildings, walls and fences always may."""
+    """Whether a thing may be in the picture; buildings always may."""
     foot, camera = thing.foot, street.camera
-    if foot is None or (foot.half_length > 2.6 and foot.half_width < 0.2):
+    if foot is None:
         return True
+    if foot.half_width <= PANEL:
+        ends = [camera.point(foot.s, 0.0, max(1.5, foot.z + way))[0] for way in (-foot.half_length, foot.half_length)]
+        return max(ends) > 0 and min(ends) < camera.width
     if foot.z - foot.half_length < 3.2:
         return False
     reach = max(foot.half_width + foot.half_length, 0.5 * foot.height) + 0.3

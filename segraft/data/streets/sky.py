@@ -27,13 +27,14 @@ def paint_sky(canvas: Canvas, street: Street, rng: Rng) -> Color:
     horizon = np.array(vary(rng, (204, 218, 230), 8), np.float32)
     horizon += (np.array((214, 216, 218), np.float32) - horizon) * grey
     rows = int(min(height, canvas.camera.v0 + 0.04 * width))
-    up = np.linspace(1, 0, rows, dtype=np.float32)[:, None] ** 0.7
-    clouds = cv2.resize(crop(fractal(), rng, 200, 300), (width, rows), interpolation=cv2.INTER_LINEAR)
+    half = max(1, rows // 2)  # clouds are soft
+    up = np.linspace(1, 0, half, dtype=np.float32)[:, None] ** np.float32(0.7)
+    clouds = cv2.resize(crop(fractal(), rng, 200, 300), (width // 2, half), interpolation=cv2.INTER_LINEAR)
     cover = np.clip(clouds * rng.uniform(0.4, 0.9) + (rng.uniform(-0.9, 0.5) + grey), 0, 1)
     lump = np.clip(263 - 30 * grey - 26 * clouds, 180, 255 - 30 * grey)
-    for c in range(3):
-        sky = horizon[c] + (zenith[c] - horizon[c]) * up
-        canvas.image[:rows, :, c] = sky + (lump - sky) * cover
+    planes = [sky + (lump - sky) * cover for sky in (h + (z - h) * up for h, z in zip(horizon, zenith, strict=True))]
+    small = cv2.merge([cv2.convertScaleAbs(plane) for plane in planes])
+    cv2.resize(small, (width, rows), canvas.image[:rows], interpolation=cv2.INTER_LINEAR)
     canvas.image[rows:] = horizon.astype(np.uint8)
     if canvas.light.sun[2] > 0.3 and grey < 0.4:
         _sun_glow(canvas, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import cos, hypot
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from segraft.data.streets import labels
 from segraft.data.streets.canvas import Array, Color, Fixed, times
-from segraft.data.streets.pen import Pen, Place
+from segraft.data.streets.pen import RIM, Pen, Place
 from segraft.data.streets.street import Rng, pick, vary
 
 PAINTS: tuple[Color, ...] = (
@@ -22,6 +23,9 @@ BLACK: Color = (26, 26, 28)
 RED, WHITE = (190, 24, 22), (238, 236, 224)
 TAIL, HEAD = (255, 40, 24), (255, 246, 220)
 BOARDS: tuple[Color, ...] = ((250, 190, 60), (240, 240, 220))
+AS_IT_IS: Place = (1.0, 1.0, 1.0)
+Tint = Color | float
+"""A colour, or a share of the vehicle's paint."""
 
 
 class Deco(NamedTuple):
@@ -31,7 +35,7 @@ class Deco(NamedTuple):
     y0: float
     x1: float
     y1: float
-    color: Color
+    color: Tint
     glow: Color | None = None
 
 
@@ -40,7 +44,7 @@ class Face:
     """A quad, counter-clockwise as seen from outside, beginning at the top left."""
 
     corners: tuple[Place, Place, Place, Place]
-    color: Color
+    color: Tint
     decos: tuple[Deco, ...] = ()
 
     @property
@@ -57,8 +61,27 @@ class Face:
         return Face(self.corners, self.color, self.decos + decos)
 
 
+class Mesh:
+    """Faces and what is on them as one array of quads, so that one projection serves them all."""
+
+    def __init__(self, faces: list[Face]) -> None:
+        self.faces = [(face.color, face.normal) for face in faces]
+        self.decos = [(i, deco) for i, face in enumerate(faces) for deco in face.decos]
+        corners = np.array([face.corners for face in faces])
+        self.quads: Array = np.concatenate([corners, self._adornment(corners)])
+        """(faces + decos, 4, 3) local places"""
+
+    def _adornment(self, corners: Array) -> Array:
+        rectangles = np.array([deco[:4] for _, deco in self.decos])
+        x, y = rectangles[:, [0, 0, 2, 2], None], rectangles[:, [1, 3, 3, 1], None]
+        c0, c1, c2, c3 = corners[[i for i, _ in self.decos]].transpose(1, 0, 2)[:, :, None]
+        top, low = c0 + x * (c3 - c0), c1 + x * (c2 - c1)
+        quads: Array = top + y * (low - top)
+        return quads
+
+
 def _box(
-    width: float, low: float, high: float, rear: float, front: float, color: Color, taper: float = 1.0
+    width: float, low: float, high: float, rear: float, front: float, color: Tint, taper: float = 1.0
 ) -> dict[str, Face]:
     """The faces of a box; `taper` narrows its top."""
     a, b = width / 2, width / 2 * taper
@@ -72,7 +95,7 @@ def _box(
 
 
 def _cabin(
-    width: float, belt: float, top: float, lengths: tuple[float, float, float, float], color: Color
+    width: float, belt: float, top: float, lengths: tuple[float, float, float, float], color: Tint
 ) -> list[Face]:
     """Rear window, windscreen, side windows and roof; lengths: rear base, rear top, front top, front base."""
     rear, rear_top, front_top, front = lengths
@@ -98,9 +121,22 @@ def _lights(body: dict[str, Face], wide: float, top: float, low: float) -> None:
     body["front"] = body["front"].adorned(bumper, Deco(0.28, 0.3, 0.72, 0.62, BLACK), plate, *head)
 
 
-def _draw(pen: Pen, label: int, faces: list[Face], axles: tuple[float, float], width: float, radius: float) -> None:
-    """Paint the underside, the faces that the camera sees from far to near, and the wheels on them."""
+def _draw(
+    pen: Pen, label: int, mesh: Mesh, wheels: tuple[float, float, float], width: float, paint: Color, stretch: Place
+) -> None:
+    """Paint the underside, the faces that the camera sees from far to near, and the wheels on them.
+
+    Args:
+        pen: where to.
+        label: the class.
+        mesh: the body.
+        wheels: where the axles are, from the middle, and the wheels' radius, metres.
+        width: of the vehicle, metres.
+        paint: the colour of which the mesh takes shares.
+        stretch: by what the mesh is scaled across, up and along.
+    """
     pen.layer(label)
+    *axles, radius = wheels
     fine = width * pen.scale > 15
     if fine:
         for w in (-0.42 * width, 0.42 * width):
@@ -108,62 +144,84 @@ def _draw(pen: Pen, label: int, faces: list[Face], axles: tuple[float, float], w
                 pen.limb((w, 0.02, ahead), (w, 2 * radius, ahead), 0.2, BLACK)
     back = axles[0] if cos(pen.heading) > 0 else axles[1]
     pen.poly([(0.45 * w, y, back) for w, y in ((-width, 0.1), (width, 0.1), (width, 0.6), (-width, 0.6))], BLACK)
-    corners = np.array([face.corners for face in faces])
-    places = pen.world(corners)
-    pixels = pen.canvas.camera.fixed(places)
-    away = np.hypot(places[..., 0] + pen.canvas.camera.sway(places[..., 2]), places[..., 2]).mean(1)
-    shown = [i for i in np.argsort(-away, kind="stable").tolist() if _turned_here(pixels[i])]
-    decos = _decorations(pen, [faces[i] for i in shown], corners[shown], fine)
-    for i, adornment in zip(shown, decos, strict=True):
-        light = pen.face_light(faces[i].normal)
-        pen.canvas.fill(pixels[i], times(faces[i].color, light))
-        dim = (0.3 + 0.7 * light[0], 0.3 + 0.7 * light[1], 0.3 + 0.7 * light[2])
-        for deco, quad in adornment:
-            pen.canvas.fill(quad, times(deco.color, dim), deco.glow if pen.awake else None, solid=False)
+    shown = _faces(pen, mesh, paint, stretch, fine)
     for w, name in ((-0.5 * width, 2), (0.5 * width, 3)):
         if name in shown and radius * pen.scale > 1:
-            for ahead in axles:
-                pen.wheel(w, ahead, radius, BLACK)
-                if fine:
-                    pen.wheel(w, ahead, radius, pen.lit((120, 122, 126)), solid=False, inner=0.55)
+            _wheels(pen, w, (axles[0], axles[1]), radius, fine)
 
 
-def _turned_here(corners: Fixed) -> bool:
-    """Whether a face is turned to the camera."""
-    (x0, y0), (x1, y1), (x2, y2), (x3, y3) = corners.tolist()
-    return bool((x2 - x0) * (y3 - y1) - (x3 - x1) * (y2 - y0) < 0)
+def _faces(pen: Pen, mesh: Mesh, paint: Color, stretch: Place, fine: bool) -> list[int]:
+    """Paint the faces that are turned to the camera; far away only glass and lights are painted on them."""
+    places = pen.world(mesh.quads * stretch)
+    pixels = pen.canvas.camera.fixed(places)
+    shown = _seen(pen, places[: len(mesh.faces)], pixels[: len(mesh.faces)])
+    adornment: dict[int, list[tuple[int, Deco]]] = {i: [] for i in shown}
+    for k, (i, deco) in enumerate(mesh.decos, len(mesh.faces)):
+        if i in adornment and (fine or deco.glow or deco.color == GLASS):
+            adornment[i].append((k, deco))
+    for i, decos in adornment.items():
+        color, normal = mesh.faces[i]
+        light = pen.face_light(normal)
+        pen.canvas.fill(pixels[i], times(_tinted(color, paint), light))
+        dim = (0.3 + 0.7 * light[0], 0.3 + 0.7 * light[1], 0.3 + 0.7 * light[2])
+        for k, deco in decos:
+            glow = deco.glow if pen.awake else None
+            pen.canvas.fill(pixels[k], times(_tinted(deco.color, paint), dim), glow, solid=False)
+    return shown
 
 
-def _decorations(pen: Pen, faces: list[Face], corners: Array, fine: bool) -> list[list[tuple[Deco, Fixed]]]:
-    """What is painted on each face, projected in one go; far away only glass and lights are."""
-    kept = [[d for d in face.decos if fine or d.glow or d.color == GLASS] for face in faces]
-    flat = [(i, deco) for i, decos in enumerate(kept) for deco in decos]
-    if not flat:
-        return [[] for _ in faces]
-    rectangles = np.array([deco[:4] for _, deco in flat])
-    x, y = rectangles[:, [0, 0, 2, 2], None], rectangles[:, [1, 3, 3, 1], None]
-    c0, c1, c2, c3 = corners[[i for i, _ in flat]].transpose(1, 0, 2)[:, :, None]
-    top, low = c0 + x * (c3 - c0), c1 + x * (c2 - c1)
-    quads = iter(pen.fixed(top + y * (low - top)))
-    return [[(deco, next(quads)) for deco in decos] for decos in kept]
+def _seen(pen: Pen, places: Array, pixels: Fixed) -> list[int]:
+    """The faces that are turned to the camera, from far to near."""
+    away = np.hypot(places[..., 0] + pen.canvas.camera.sway(places[..., 2]), places[..., 2]).mean(1)
+    one, other = (pixels[:, 2] - pixels[:, 0]).T, (pixels[:, 3] - pixels[:, 1]).T
+    turned = one[0].astype(np.int64) * other[1] < other[0].astype(np.int64) * one[1]
+    return [i for i in np.argsort(-away, kind="stable").tolist() if turned[i]]
+
+
+def _tinted(tint: Tint, paint: Color) -> Color:
+    return times(paint, tint) if isinstance(tint, float) else tint
+
+
+def _wheels(pen: Pen, w: float, axles: tuple[float, float], radius: float, fine: bool) -> None:
+    rims = np.empty((2, 2, len(RIM), 3))
+    rims[..., 0] = w
+    for k, size in enumerate((1.0, 0.55)):
+        rims[k, ..., 1] = radius * (1 + size * RIM[:, 1])
+        rims[k, ..., 2] = np.array(axles)[:, None] + radius * size * RIM[:, 0]
+    tyres, hubs = pen.fixed(rims[:, :, :: 1 if radius * pen.scale > 4 else 2])
+    for tyre, hub in zip(tyres, hubs, strict=True):
+        pen.canvas.fill(tyre, BLACK)
+        if fine:
+            pen.canvas.fill(hub, pen.lit((120, 122, 126)), solid=False)
+
+
+HALF, WIDE, FLAT, TALL = 2.175, 1.82, 1.49, 1.78
+"""Of the cars that are stretched to all others: half the length, the width, the height of a low and a tall one."""
+
+
+@cache
+def _car(tall: bool, saloon: bool) -> Mesh:
+    top = TALL if tall else FLAT
+    belt = 0.62 * top
+    trunk = (-0.72 * HALF, -0.38 * HALF) if saloon else (-0.97 * HALF, -0.8 * HALF)
+    body = _box(WIDE, 0.26, belt, -HALF, HALF, 1.0, 0.97)
+    _lights(body, 0.17, 0.16, 0.46)
+    sill, line = Deco(0.0, 0.8, 1.0, 1.0, 0.6), Deco(0.0, 0.36, 1.0, 0.41, 0.75)
+    for side in ("left", "right"):
+        body[side] = body[side].adorned(sill, line)
+    cabin = _cabin(WIDE, belt, top, (*trunk, 0.16 * HALF, 0.5 * HALF), 1.0)
+    return Mesh([body[name] for name in ("rear", "front", "left", "right", "top")] + cabin)
 
 
 def car(pen: Pen, rng: Rng) -> None:
     """A hatchback, saloon, estate or small van."""
     paint = vary(rng, pick(rng, PAINTS), 14)
     kind = rng.random()
-    length, width = rng.uniform(3.9, 4.8), rng.uniform(1.72, 1.92)
-    top = rng.uniform(1.42, 1.56) if kind < 0.7 else rng.uniform(1.62, 1.95)
-    belt, half = 0.62 * top, length / 2
-    trunk = (-0.72 * half, -0.38 * half) if kind < 0.35 else (-0.97 * half, -0.8 * half)
-    body = _box(width, 0.26, belt, -half, half, paint, 0.97)
-    _lights(body, 0.17, 0.16, 0.46)
-    sill, line = Deco(0.0, 0.8, 1.0, 1.0, times(paint, 0.6)), Deco(0.0, 0.36, 1.0, 0.41, times(paint, 0.75))
-    for side in ("left", "right"):
-        body[side] = body[side].adorned(sill, line)
-    cabin = _cabin(width, belt, top, (*trunk, 0.16 * half, 0.5 * half), paint)
-    faces = [body[name] for name in ("rear", "front", "left", "right", "top")] + cabin
-    _draw(pen, labels.CAR, faces, (-0.6 * half, 0.62 * half), width, 0.32)
+    half, width = rng.uniform(3.9, 4.8) / 2, rng.uniform(1.72, 1.92)
+    tall = kind >= 0.7
+    top = rng.uniform(1.62, 1.95) if tall else rng.uniform(1.42, 1.56)
+    stretch = (width / WIDE, top / (TALL if tall else FLAT), half / HALF)
+    _draw(pen, labels.CAR, _car(tall, kind < 0.35), (-0.6 * half, 0.62 * half, 0.32), width, paint, stretch)
 
 
 def truck(pen: Pen, rng: Rng) -> None:
@@ -188,7 +246,7 @@ def truck(pen: Pen, rng: Rng) -> None:
         stripe = Deco(0.0, 0.4, 1.0, 0.62, vary(rng, pick(rng, PAINTS)))
         box["left"], box["right"] = box["left"].adorned(stripe), box["right"].adorned(stripe)
     faces = [part[name] for part in (bar, head, box) for name in ("rear", "front", "left", "right", "top")]
-    _draw(pen, labels.TRUCK, faces, (-half + 1.2, half - 1.0), width, 0.48)
+    _draw(pen, labels.TRUCK, Mesh(faces), (-half + 1.2, half - 1.0, 0.48), width, cab, AS_IT_IS)
 
 
 def bus(pen: Pen, rng: Rng) -> None:
@@ -220,4 +278,4 @@ def _coach(pen: Pen, rng: Rng, label: int, paint: Color, size: tuple[float, floa
         panes.append(Deco(0.0, 0.72, 1.0, 0.98, vary(rng, pick(rng, PAINTS))))
     body["left"], body["right"] = body["left"].adorned(*panes), body["right"].adorned(*panes)
     faces = [body[name] for name in ("rear", "front", "left", "right", "top")]
-    _draw(pen, label, faces, (-half + 2.4, half - 2.6), width, radius)
+    _draw(pen, label, Mesh(faces), (-half + 2.4, half - 2.6, radius), width, paint, AS_IT_IS)
