@@ -333,6 +333,21 @@ class TestFolder:
         assert {"images/train/broken.jpg", "images/train/link/b.jpg", "images/train/link/deep/c.jpg"} < images
         assert len(samples) < 10
 
+    def test_links_to_themselves_are_listed_as_files(self, tmp_path):
+        make(tmp_path, "images/train/a.jpg", "masks/train/a.png")
+        for circle in ("images/train/b.jpg", "masks/train/c.png"):
+            (tmp_path / circle).symlink_to(tmp_path / circle)
+        listing = list_samples(tmp_path, dataset("folder", {"images": "images/{split}/*"}))
+        assert [s.image for s in listing.samples] == ["images/train/a.jpg", "images/train/b.jpg"]
+        assert listing.orphans == ("masks/train/c.png",)
+
+    @pytest.mark.parametrize("circle", ["images", "split"])
+    def test_a_link_to_itself_in_place_of_a_folder_or_a_split_file_is_explained(self, tmp_path, circle):
+        (tmp_path / circle).symlink_to(circle)
+        folder = {"images": "images/*", "masks": "masks/{name}", "split_files": circle if circle == "split" else None}
+        with pytest.raises(UserError, match=f"{circle}: Too many levels of symbolic links"):
+            listed(tmp_path, "folder", folder)
+
 
 class TestListSamples:
     def video(self, tmp_path, **counts):

@@ -170,6 +170,12 @@ CASES = {
         ]
     ),
     "legal: val": Case(lambda blobs, sample: None, split="val"),
+    "link to itself": Case(
+        f.replace_file(lambda path: path.symlink_to(path.name)), image={"unreadable_file": E}, says="symbolic links"
+    ),
+    "mask that links to itself": Case(
+        f.replace_file(lambda path: path.symlink_to(path.name), mask=True), mask={"unreadable_file": E}
+    ),
 }
 CLEAN = 40
 

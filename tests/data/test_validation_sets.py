@@ -129,6 +129,21 @@ def test_classes_missing_from_splits(blobs, tmp_path):
     assert {one["severity"] for one in outcome.told["findings"]} == {"error"}
 
 
+def test_class_that_a_small_split_lacks_by_chance_is_a_warning(tmp_path):
+    blobs = make_blobs(tmp_path / "few", train=8, val=4, test=6)
+    for split, wall, car in (("train", 4, 0), ("val", 0, 0), ("test", 0, 1)):  # images that keep the class
+        for index, path in enumerate(sorted((blobs.root / "masks" / split).iterdir())):
+            gone = [3] * (index >= car) + [4] * (index >= wall)
+            mask = np.asarray(Image.open(path))
+            Image.fromarray(np.where(np.isin(mask, gone), 0, mask).astype(np.uint8)).save(path)
+    outcome = validate(blobs, tmp_path)
+    assert outcome.told["passed"] and {one["found"] for one in outcome.of("class_absent")} == {
+        "class car is in none of the 8 images of train",
+        "class wall is in none of the 4 images of val",
+        "class wall is in none of the 6 images of test",
+    }
+
+
 def test_rare_and_unused_classes(blobs, tmp_path):
     first = np.asarray(Image.open(blobs.mask("train/00")))
 

@@ -5,12 +5,15 @@ import os
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from segraft.data.formats import Sample
 from segraft.data.taxonomy import Taxonomy
+from segraft.data.validation.classes import chance
+from segraft.data.validation.correlation import correlation
 from segraft.data.validation.facts import Source
 from segraft.data.validation.files import Fault, printable, read_bytes, read_header
 from segraft.data.validation.images import difference_hash
@@ -127,9 +130,28 @@ def test_ramps_tell_interpolated_masks_from_drawn_ones():
     assert max(drawn) < RAMPS < min(bilinear + enlarged)
 
 
+@pytest.mark.parametrize("shape", [(96, 128), (180, 240), (191, 256)])
+def test_correlation_is_that_of_opencv(shape):
+    rng = np.random.default_rng(0)
+    image = rng.random((*shape, 2), np.float32) + np.float32(1)
+    template = image[7:-9, 3:-4] + rng.random((shape[0] - 16, shape[1] - 7, 2), np.float32)
+    score, expected = correlation(image, template), cv2.matchTemplate(image, template, cv2.TM_CCOEFF_NORMED)
+    assert np.allclose(score, expected, atol=1e-4) and expected[7, 3] == expected.max() > 0.5
+    assert np.isfinite(correlation(np.ones_like(image), template)).all()
+
+
+def test_chance_is_counted():
+    """Of all ways to place two images of a class among four of train and three of val, those that leave val none."""
+    places = list(itertools.combinations(range(7), 2))
+    assert chance(2, 4, 3) == sum(max(place) < 4 for place in places) / len(places)
+    assert chance(12, 12, 6) < 1e-4 < chance(4, 8, 4)
+
+
 def test_histogram_is_exact():
     values = np.random.default_rng(0).integers(0, 256, (301, 217), np.uint8)
     assert (histogram(values) == np.bincount(values.ravel(), minlength=256)).all()
+    wide = values.astype(np.uint16) * 3
+    assert (histogram(wide) == np.bincount(wide.ravel())).all()
     assert histogram(np.full((4100, 4100), 7, np.uint8))[7] == 4100 * 4100 > 1 << 24
 
 

@@ -65,7 +65,10 @@ def list_samples(root: Path, dataset: Dataset) -> Listing:
     if dataset.format == "none":
         return Listing(())
     adapter = importlib.import_module(f"segraft.data.formats.{dataset.format}")
-    listing: Listing = adapter.listing(root, dataset.folder)
+    try:
+        listing: Listing = adapter.listing(root, dataset.folder)
+    except OSError as error:
+        raise UserError(f"{error.filename or root}: {error.strerror}; mend the link, or its permissions") from None
     if not listing.samples:
         there = ", ".join(sorted(path.name for path in root.iterdir())[:10]) if root.is_dir() else "no folder"
         raise UserError(f"{root}: no images of format {dataset.format}; expected {adapter.LAYOUT}; found {there}")

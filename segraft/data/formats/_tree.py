@@ -20,7 +20,8 @@ Describe = Callable[[str], tuple[str, tuple[str, ...]]]
 def files(root: Path, folder: str) -> list[str]:
     """Every file below root/folder, relative to that folder, sorted; [] where there is no such folder.
 
-    Hidden names are passed over. No file is stat'ed; a link to a folder is followed, but never round in a circle.
+    Hidden names are passed over. No file is stat'ed; a link to a folder is followed, but never round in a circle. Any
+    other link is listed as a file, to nothing and to itself too: validate says what is wrong with it.
     """
     found: list[str] = []
     waiting: list[tuple[str, frozenset[str]]] = [("", frozenset())]
@@ -28,13 +29,20 @@ def files(root: Path, folder: str) -> list[str]:
         below, links = waiting.pop()
         for entry in _entries(root / folder / below):
             name = below + entry.name
-            if not entry.is_dir():
+            if not _is_folder(entry):
                 found.append(name)
             elif not entry.is_symlink():
                 waiting.append((f"{name}/", links))
             elif (real := os.path.realpath(entry.path)) not in links:
                 waiting.append((f"{name}/", links | {real}))
     return sorted(found)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or to where we may not look
+        return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

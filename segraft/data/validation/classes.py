@@ -1,9 +1,13 @@
-"""Which classes each split shows, and what that is worth: a class that training never sees cannot be scored."""
+"""Which classes each split shows, and what that is worth: a class that training never sees cannot be scored.
+
+A rare class may be absent from a small split by chance; an error is only what chance does not explain.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import comb
 
 import numpy as np
 import pandas as pd
@@ -15,6 +19,8 @@ from segraft.errors import UserError
 
 COMMON = 0.5
 """A class in at least this share of the train images is missing, not rare, where a split does not show it."""
+CHANCE = 0.001
+"""Below this probability no class is absent by chance; a run asks it of some dozens of classes and splits."""
 
 
 @dataclass(frozen=True)
@@ -67,18 +73,29 @@ def _states(
     """Each split with the rule that the class breaks in it."""
     train = int(splits["train"].images[trainid])
     common = train >= COMMON * splits["train"].of
+    elsewhere = sum(int(other.images[trainid]) for other in splits.values())
+    others = sum(other.of for split, other in splits.items() if split != "train")
     for split, shown in splits.items():
         here, state = int(shown.images[trainid]), None
         if not shown.of:
             continue
         if split == "train" and not here:
-            elsewhere = any(other.images[trainid] for other in splits.values())
-            state = "unused_class" if not elsewhere else "class_absent" if learned else "untrained_class"
+            by_chance = learned or chance(elsewhere, others, shown.of) >= CHANCE
+            state = "unused_class" if not elsewhere else "class_absent" if by_chance else "untrained_class"
         elif split == "train" and here < rare_images:
             state = "rare_class"
         elif not here and train:
-            state = "class_missing" if common else "class_absent"
+            by_chance = not common or chance(train, splits["train"].of, shown.of) >= CHANCE
+            state = "class_absent" if by_chance else "class_missing"
         yield split, state
+
+
+def chance(shown: int, there: int, here: int) -> float:
+    """How probable it is that all `shown` images of a class are among `there` images, and none among the `here` others.
+
+    If the class is as frequent in both: Fisher's exact test (1922) with an empty cell.
+    """
+    return comb(there, shown) / comb(there + here, shown)
 
 
 def used_classes(dataset: str, taxonomies: Mapping[str, Taxonomy]) -> list[int]:

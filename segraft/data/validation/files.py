@@ -118,7 +118,7 @@ def read_bytes(root: Path, relative: str, limit: int) -> bytes:
                 raise Fault("empty_file", "0 bytes")
             if status.st_size > limit:
                 raise Fault("oversized_file", f"{status.st_size} bytes, more than any image of max_pixels has")
-            return file.read(limit)
+            return file.read(status.st_size)  # not `limit`: so much memory would be taken, and given back
     except FileNotFoundError:
         dangling = path.is_symlink()
         raise Fault("missing_file", "a link to nothing" if dangling else "no such file") from None

@@ -47,7 +47,7 @@ class MaskReader:
         if raw.ndim == 2 and self.encoding == "colors":
             found = f"one channel ({file.header.image.mode}), values up to {raw.max()}"
             return None, facts | {"mask_kind": "ids_for_colors", "mask_found": found}
-        used = _counts(raw) if raw.ndim == 2 else None
+        used = histogram(raw) if raw.ndim == 2 else None
         if used is not None and self._binary(used):
             return None, facts | {"mask_kind": "binary_mask", "mask_found": "only the values 0 and 255"}
         labels = reading.to_train_ids(raw, self.encoding, self.taxonomy)
@@ -108,7 +108,3 @@ class MaskReader:
         values, shares = values[order], times[order] / labels.size
         found, remedy = hints.explain(self.taxonomy, self.encoding, values, shares, facts)
         return {"unknown": values[:LISTED].tolist(), "unknown_found": found, "unknown_remedy": remedy}
-
-
-def _counts(raw: Codes) -> Counts:
-    return histogram(raw) if raw.dtype == np.uint8 else np.bincount(raw.ravel())

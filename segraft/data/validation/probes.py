@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segraft.data.validation.correlation import correlation
 from segraft.data.validation.images import factor, small
 
 RAMPS = 0.6
@@ -16,6 +17,8 @@ SHORT = 4
 """Pixels: the longest run of one id that can be a step of a ramp."""
 LINES = 128
 """At most about this many rows, and as many columns, are looked at."""
+AROUND = 25
+"""Cells: the side of the square that an edge is compared with."""
 REACH = 12
 """Cells: how far a mask is moved over its image in search of a better place."""
 
@@ -32,24 +35,29 @@ def ramp_share(codes: NDArray[np.unsignedinteger[Any]]) -> tuple[float, int]:
     Returns:
         The share and the number of transitions it is taken of.
     """
-    lines = (codes[:: max(1, codes.shape[0] // LINES)], codes[:, :: max(1, codes.shape[1] // LINES)].T)
-    ramps, jumps = (sum(counts) for counts in zip(*map(_steps, lines), strict=True))
+    lines = (every[:: max(1, len(every) // LINES)] for every in (codes, cv2.transpose(codes)))
+    ramps, jumps = (sum(counts) for counts in zip(*(_steps(np.ascontiguousarray(one)) for one in lines), strict=True))
     return ramps / max(1, ramps + jumps), ramps + jumps
 
 
 def _steps(lines: NDArray[np.unsignedinteger[Any]]) -> tuple[int, int]:
-    flat = np.ascontiguousarray(lines).ravel()
     width = lines.shape[1]
-    changes = np.ones(flat.size, bool)
-    np.not_equal(flat[1:], flat[:-1], out=changes[1:])
-    changes[::width] = True
-    start = np.flatnonzero(changes)
-    long = np.diff(np.append(start, flat.size)) > SHORT
-    value, first = flat[start].astype(np.int32), start % width == 0
+    start = _runs(lines, width)
+    long = np.diff(start, append=lines.size) > SHORT
+    value, first = lines.ravel()[start].astype(np.int32), start % width == 0
     step = np.where(first[1:], 0, np.diff(value))  # 0: the next run is on another line
     ramps = (step[:-1] * step[1:] > 0) & ~long[1:-1]
     jumps = (np.abs(step) >= 2) & long[1:] & long[:-1]
     return int(np.count_nonzero(ramps)), int(np.count_nonzero(jumps))
+
+
+def _runs(values: NDArray[np.unsignedinteger[Any]], width: int) -> NDArray[np.intp]:
+    """Where runs of one value begin in a contiguous array; a new one every `width` values."""
+    flat = values.ravel()
+    begins = np.empty(flat.size, bool)
+    np.not_equal(flat[1:], flat[:-1], out=begins[1:])
+    begins[::width] = True
+    return np.flatnonzero(begins)
 
 
 def agreement(copy: NDArray[np.uint8], labels: NDArray[np.uint8]) -> dict[str, Any]:
@@ -70,9 +78,9 @@ def agreement(copy: NDArray[np.uint8], labels: NDArray[np.uint8]) -> dict[str, A
     image, mask = _image_edges(copy), _mask_edges(labels)
     reach = min(REACH, min(copy.shape[:2]) // 6)
     inner = np.ascontiguousarray(mask[reach : mask.shape[0] - reach, reach : mask.shape[1] - reach])
-    if reach < 4 or np.count_nonzero(inner) < 64:
+    if reach < 4 or cv2.countNonZero(inner.ravel()) < 64:
         return {}
-    score = cv2.matchTemplate(image, inner, cv2.TM_CCOEFF_NORMED)
+    score = correlation(image, inner)
     here = score[reach - 2 : reach + 3, reach - 2 : reach + 3].max()
     _, best, _, (x, y) = cv2.minMaxLoc(score)
     shift = np.array([x - reach, y - reach])
@@ -92,33 +100,28 @@ def _outside(score: NDArray[np.float32], x: int, y: int) -> NDArray[np.float32]:
 
 def _image_edges(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Vertical and horizontal edges of the luma, relative to their surroundings."""
-    across, down = cv2.spatialGradient(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
-    edges = cv2.convertScaleAbs(cv2.merge([across, down]), alpha=0.25)
-    height, width = edges.shape[:2]
-    coarse = cv2.resize(edges, (-(-width // 8), -(-height // 8)), interpolation=cv2.INTER_AREA)
-    around = cv2.resize(cv2.blur(coarse, (3, 3)), (width, height), interpolation=cv2.INTER_LINEAR)
+    gradients = cv2.spatialGradient(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+    edges = cv2.merge([cv2.convertScaleAbs(one, alpha=0.25) for one in gradients])
+    around = cv2.blur(edges, (AROUND, AROUND))
     return _soft(cv2.divide(edges, cv2.add(around, (1, 1, 0, 0)), dtype=cv2.CV_32F))
 
 
 def _mask_edges(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Vertical and horizontal boundaries between labels, as densities in the cells of the small copy."""
     regions = _without_void(labels)
-    known = regions > 0
-    across, down = np.zeros((2, *labels.shape), bool)
-    np.not_equal(regions[:, 1:], regions[:, :-1], out=across[:, 1:])
-    across[:, 1:] &= known[:, 1:] & known[:, :-1]
-    np.not_equal(regions[1:], regions[:-1], out=down[1:])
-    down[1:] &= known[1:] & known[:-1]
-    cells = [small(edges.view(np.uint8) * np.uint8(255)) for edges in (across, down)]
-    return _soft(cv2.merge(cells)).astype(np.float32)
+    edges = np.zeros((2, *labels.shape), np.uint8)
+    cv2.compare(regions[:, 1:], regions[:, :-1], cv2.CMP_NE, edges[0, :, 1:])
+    cv2.compare(regions[1:], regions[:-1], cv2.CMP_NE, edges[1, 1:])
+    if regions.min() == 0:
+        edges &= cv2.compare(cv2.erode(regions, np.ones((2, 2), np.uint8)), 0, cv2.CMP_GT)
+    return _soft(cv2.merge([small(one) for one in edges]).astype(np.float32))
 
 
 def _without_void(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Labels from 1 on, and 0 for void but where it is a thin seam, as Pascal VOC draws it between objects."""
     regions = labels + np.uint8(1)  # 255, void, becomes 0
-    void = regions == 0
-    if void.any():
-        np.copyto(regions, cv2.dilate(regions, np.ones((7, 7), np.uint8)), where=void)
+    if labels.max() == 255:
+        np.copyto(regions, cv2.dilate(regions, np.ones((7, 7), np.uint8)), where=regions == 0)
     return regions
 
 
@@ -127,12 +130,14 @@ def _soft(edges: NDArray[Any]) -> NDArray[Any]:
     return soft
 
 
-def histogram(values: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(256,) counts of an H×W array; np.bincount would first copy it to eight bytes a pixel."""
-    rows = max(1, (1 << 24) // values.shape[1])  # OpenCV counts in float32, exact up to 2^24
-    parts = [cv2.calcHist([values[at : at + rows]], [0], None, [256], (0, 256)) for at in range(0, len(values), rows)]
-    counts: NDArray[np.int64] = np.sum(parts, axis=0, dtype=np.float64).ravel().astype(np.int64)
-    return counts
+def histogram(values: NDArray[np.unsignedinteger[Any]]) -> NDArray[np.int64]:
+    """Counts of the values of an H×W array, 256 of them or as many as there are.
+
+    A mask is made of runs, and to count these takes a third of the time of counting pixels.
+    """
+    starts = _runs(values, values.size)
+    lengths = np.diff(starts, append=values.size)
+    return np.bincount(values.ravel()[starts], lengths, 256).astype(np.int64)
 
 
 def class_warmth(copy: NDArray[np.uint8], labels: NDArray[np.uint8], classes: int) -> list[float]:
@@ -145,8 +150,9 @@ def class_warmth(copy: NDArray[np.uint8], labels: NDArray[np.uint8], classes: in
     """
     by = factor(labels.shape)
     cells = labels[by // 2 :: by, by // 2 :: by][: copy.shape[0], : copy.shape[1]]
-    there, colors = cells[::2, ::2].ravel(), copy[::2, ::2].reshape(-1, 3).astype(np.float32)
+    there, colors = cells[::2, ::2].ravel(), copy[::2, ::2]
     counts = np.bincount(there, minlength=256)[:classes]
-    sums = np.bincount(there, weights=colors[:, 0] - colors[:, 2], minlength=256)[:classes]
+    warmth = np.subtract(colors[..., 0], colors[..., 2], dtype=np.float64).ravel()
+    sums = np.bincount(there, warmth, minlength=256)[:classes]
     means: list[float] = np.where(counts >= 16, sums / np.maximum(counts, 1), np.nan).tolist()
     return means

@@ -363,7 +363,7 @@ def _class_rules() -> list[Rule]:
             "class_absent",
             WARNING,
             "class {class} is in none of the {of} images of {split}",
-            "its score is undefined, or rests on the source alone",
+            "its score is undefined; or, if the split is train, zero unless the source teaches the class",
         ),
         (
             "unused_class",
