@@ -23,11 +23,18 @@ def machine() -> str:
     return f"{len(os.sched_getaffinity(0))} cores, {cpu}, {' '.join(extras)}"
 
 
-def interleaved(work: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, turn by turn so that a busy moment hits all alike; one unmeasured round first."""
+def interleaved(
+    work: dict[str, Callable[[], object]], rounds: int, before: dict[str, Callable[[], object]] | None = None
+) -> dict[str, float]:
+    """Median seconds of each, turn by turn so that a busy moment hits all alike; one unmeasured round first.
+
+    `before` is called, unmeasured, ahead of each turn of the one it is named after.
+    """
     times: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(rounds + 1):
         for name, do in work.items():
+            if before and name in before:
+                before[name]()
             started = time.perf_counter()
             do()
             if turn:
