@@ -13,6 +13,7 @@ import pytest
 from segraft.errors import UserError
 from segraft.params import Tracking
 from segraft.tracking import DatasetVersion, Point, Record, TrackingUnavailable, connect, flatten, without_password
+from tests.mortal import Killed, Mortal
 
 POINTS = 1500
 MD5 = "0123456789abcdef0123456789abcdef.dir"
@@ -77,23 +78,6 @@ def test_children_hang_on_their_parent(store, record):
         parent = tracker.log(record)
         run = tracker.client.get_run(tracker.log(child, parent))
     assert run.data.tags["mlflow.parentRunId"] == parent
-
-
-class Killed(BaseException):
-    pass
-
-
-class Mortal:
-    """An MLflow client that dies at its nth call."""
-
-    def __init__(self, client, calls):
-        self._client, self._left = client, calls
-
-    def __getattr__(self, name):
-        self._left -= 1
-        if self._left < 0:
-            raise Killed
-        return getattr(self._client, name)
 
 
 @pytest.mark.parametrize("calls", range(9))

@@ -15,6 +15,7 @@ from segraft.integrity import MANIFEST, seal
 from segraft.registry import open_registered
 from segraft.registry.artifact import FLAVORS, MLMODEL
 from segraft.registry.versions import CHALLENGER, SEAL, aliases, fetch, publish
+from tests.mortal import Killed, Mortal
 
 
 def stored(tracker, name, version) -> Path:
@@ -42,23 +43,6 @@ def test_one_content_is_one_version_and_the_last_is_the_challenger(tracker, run,
     assert aliases(tracker, "twice")[CHALLENGER] == "1"
     assert tracker.client.get_model_version("twice", "1").tags["x"] == "2"
     fetch(tracker, "twice", "2", tmp_path / "second"), fetch(tracker, "twice", "1", tmp_path / "first")
-
-
-class Killed(BaseException):
-    pass
-
-
-class Mortal:
-    """An MLflow client that dies at its nth call."""
-
-    def __init__(self, client, calls):
-        self._client, self._left = client, calls
-
-    def __getattr__(self, name):
-        self._left -= 1
-        if self._left < 0:
-            raise Killed
-        return getattr(self._client, name)
 
 
 @pytest.mark.parametrize("calls", range(6))
