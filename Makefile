@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 5000
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast lint ui bench lock
+.PHONY: help setup run test test-fast lint ui serve bench lock image
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 18
@@ -37,6 +37,10 @@ test-fast: .venv/ready  ## the quick tests
 ui: .venv/ready  ## MLflow's pages at http://127.0.0.1:5000 (PORT=…)
 	mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri sqlite:///mlflow.db
 
+MODEL ?= models:/segraft@champion
+serve: .venv/ready  ## the registry's champion at http://127.0.0.1:8080 (MODEL=folder or models:/NAME/VERSION)
+	python -m segraft serve $(MODEL)
+
 bench: .venv/ready  ## speed against named peers (a few minutes; wants an idle machine)
 	python -m benchmarks.confusion
 	python -m benchmarks.training
@@ -46,3 +50,15 @@ bench: .venv/ready  ## speed against named peers (a few minutes; wants an idle m
 
 lock: .venv/ready  ## compile requirements.lock anew from pyproject.toml
 	uv pip compile pyproject.toml --quiet --all-extras --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --output-file requirements.lock
+
+VARIANT ?= gpu
+TAG ?= dev
+TARGETS ?= pipeline serve tracking
+ENGINE ?= $(or $(shell for e in docker podman buildah; do $$e info >/dev/null 2>&1 && echo $$e && break; done),$(error no docker, podman or buildah that works))
+image:  ## build the container images (VARIANT=gpu|cpu, TAG, TARGETS, ENGINE, DIGEST=sha256:… of the base, BUILD_FLAGS)
+	@test -n "$(DIGEST)" || echo "image: the base image is not pinned: give DIGEST=sha256:…, see docs/decisions/image.md" >&2
+	set -e; engine="$(ENGINE)"; for target in $(TARGETS); do name=segraft-$$target; \
+	  $$engine build --file components/Dockerfile --target $$target --tag $${name%-pipeline}:$(TAG) \
+	    --build-arg VARIANT=$(VARIANT) --build-arg DIGEST=$(DIGEST) --build-arg VERSION=$(TAG) \
+	    --build-arg REVISION=$$(git rev-parse HEAD) \
+	    --build-arg SOURCE=$$(git config remote.origin.url | sed 's#//[^/@]*@#//#') $(BUILD_FLAGS) .; done

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 import cv2
 
 from segraft.data.streets.render import render
+from segraft.machine import cores
 
 SIZE = (360, 480)
 
@@ -20,7 +20,7 @@ def machine() -> str:
     info = Path("/proc/cpuinfo").read_text()
     cpu = next((line.split(":")[1].strip() for line in info.splitlines() if line.startswith("model name")), "?")
     extras = [name for name in ("avx512f", "amx_bf16") if name in info]
-    return f"{len(os.sched_getaffinity(0))} cores, {cpu}, {' '.join(extras)}"
+    return f"{cores()} cores, {cpu}, {' '.join(extras)}"
 
 
 def interleaved(

@@ -6,7 +6,8 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from segraft import __version__
@@ -17,8 +18,16 @@ EXIT_DATA, EXIT_IO = 65, 74  # sysexits.h: EX_DATAERR, EX_IOERR
 
 COMMANDS = {
     "fetch": "download a public dataset into data/ (needs a network)",
+    "tune": "search for finetune's best knobs on val (needs Optuna); or write the search for Katib",
+    "plan": "say which steps would run, and why, before anything starts",
+    "plan-transfer": "measure data and machine, and choose the knobs of fine-tuning",
+    "ladder": "measure what the source is worth, at one compute budget and several label budgets",
+    "serve": "answer at a KServe endpoint: JSON, binary tensors, gRPC, image files",
+    "predict": "segment images by a server, or by a model folder without one",
+    "compress": "prune, quantise and choose within a budget of time, size and lost accuracy",
+    "triton": "write a Triton model repository from an exported model",
 }
-"""Commands that are not steps; command X is `segraft.commands.X`: `arguments(parser)` and `main(args)`."""
+"""Commands that are not steps; command X-Y is `segraft.commands.X_Y`: `arguments(parser)` and `main(args)`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _overview() -> argparse.ArgumentParser:
     lines = [f"  {name:<10} see `segraft {name} --help`" for name in STEPS]
-    lines += ["", "commands:"] + [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
+    lines += ["", "commands:"] + [f"  {name:<13} {text}" for name, text in COMMANDS.items()]
     parser = argparse.ArgumentParser(
         prog="segraft",
         usage="segraft STEP [-S section.key=value ...] --PATH ...",
@@ -62,7 +71,7 @@ def _overview() -> argparse.ArgumentParser:
 def _command(name: str, argv: list[str]) -> int:
     import importlib
 
-    command = importlib.import_module(f"segraft.commands.{name}")
+    command = importlib.import_module(f"segraft.commands.{name.replace('-', '_')}")
     parser = argparse.ArgumentParser(prog=f"segraft {name}", description=command.__doc__)
     command.arguments(parser)
     command.main(parser.parse_args(argv))
@@ -87,14 +96,29 @@ def _step(step: Spec, argv: list[str]) -> int:
 
     params = load_params(args.params, args.set)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    metrics = run(
-        step.name,
-        {name: params.section(name) for name in step.sections},
-        {name: getattr(args, name) for name in step.paths},
-    )
-    if args.metrics:
+    with _paths(step, args) as paths:
+        metrics = run(step.name, {name: params.section(name) for name in step.sections}, paths)
+    if args.metrics and _leads():
         write_json(args.metrics, metrics)
     return 0
+
+
+def _leads() -> bool:
+    """Whether this is the only process of the step, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def _paths(step: Spec, args: argparse.Namespace) -> Iterator[dict[str, str | Path]]:
+    """The step's paths by name. Processes that train together all make the same: only the first one's is kept."""
+    paths: dict[str, str | Path] = {name: getattr(args, name) for name in step.paths}
+    if _leads():
+        yield paths
+        return
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        yield paths | {name: Path(folder, name) for name, kind in step.paths.items() if kind == "out"}
 
 
 if __name__ == "__main__":

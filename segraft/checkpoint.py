@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from segraft.errors import UserError
-from segraft.params import Section, build
+from segraft.params import Section, build, parse_json
 
 if TYPE_CHECKING:
     from torch import nn
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
+Norm = Literal["batch", "group"]
 
 
 class ClassCard(Section):
@@ -41,6 +42,10 @@ class ModelCard(Section):
     taxonomy: str
     classes: tuple[ClassCard, ...] = Field(min_length=2)
     ignore_index: Literal[255] = 255
+    norm: Norm = "batch"
+    """group: GroupNorm stands where the network as built has BatchNorm"""
+    channels: dict[str, int] = Field(default_factory=dict)
+    """convolution → output channels, where pruning left fewer than the network as built has"""
     preprocessing: Preprocessing
     provenance: dict[str, Any] = Field(default_factory=dict)
     weights_sha256: str = ""
@@ -71,11 +76,9 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise UserError(f"{folder}: not a model folder: it has no {CARD}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from None
     card: ModelCard = build(ModelCard, values, str(path))
     return card
 
@@ -110,8 +113,17 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
 
     card = read_card(folder)
     model = create_model(card.arch, card.encoder, len(card.classes))
+    if card.norm == "group":
+        from segraft.training.batchnorm import to_group_norm
+
+        to_group_norm(model)
+    state = load_weights(folder, card)
+    if card.channels:
+        from segraft.compression.widths import fit_widths
+
+        fit_widths(model, state, card.channels)
     try:
-        model.load_state_dict(load_weights(folder, card))
+        model.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"{folder}: the weights do not fit {card.arch} on {card.encoder}: {str(error)[:300]}") from None
     return model.eval(), card

@@ -24,6 +24,14 @@ Size = Annotated[tuple[int, int], Field(description="height, width in pixels")]
 
 Split = Literal["train", "val", "test"]
 Condition = Literal["clear", "dusk", "night", "rain", "fog", "snow", "night-rain"]
+InitName = Literal["library", "xavier_uniform", "xavier_normal", "he_uniform", "he_normal", "orthogonal"]
+LossName = Literal["cross_entropy", "ohem", "focal", "dice", "tversky", "lovasz", "boundary"]
+RungName = Literal[
+    "scratch", "scratch_total", "encoder", "source", "probe", "frozen", "gradual", "full", "self_train", "finetune"
+]
+RuntimeName = Literal[
+    "torch", "torch-compiled", "onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-bf16", "openvino-int8"
+]
 FormatName = Literal[
     "cityscapes", "acdc", "bdd100k", "camvid", "camvid32", "voc", "ade20k", "cocostuff", "pets", "folder", "none"
 ]
@@ -135,6 +143,14 @@ class Augment(Section):
     crop: Size = Field(description="what one training sample is cut to; a multiple of 32")
     codec: Literal["raw", "jpeg"] = Field(description="raw: fastest; jpeg (images) and png (masks): 10x smaller")
     shard_mb: AtLeastOne = Field(description="size of one shard file, MiB")
+    source_classes: Literal["target", "own"] = Field(
+        description="what pretraining learns: the target's classes, or the source's own, which finetune then grafts"
+    )
+    source_samples: Count = Field(description="source images packed with the target, for finetune.source_share")
+    unlabelled: str | None = Field(
+        description="the target's images without masks, for self-training: a glob below its path; rest: the train "
+        "images that data.target.limit leaves out; null: none"
+    )
     simulate: Simulate
     copy_paste: CopyPaste
     online: Online
@@ -149,9 +165,41 @@ class Augment(Section):
 class Model(Section):
     """Which network."""
 
-    arch: str = Field(description="unet, deeplabv3plus, deeplabv3, fcn")
-    encoder: str = Field(description="resnet18 … resnet101, efficientnet_lite0")
-    weights: str = Field(description="imagenet, random, or a file of the encoder's weights (.safetensors, .pth)")
+    arch: str = Field(description="unet, deeplabv3plus, segformer, swiftnet, …; docs/models.md lists them")
+    encoder: str = Field(description="efficientnet_lite0, resnet18, convnext_tiny, dinov2_small, …; see docs/models.md")
+    weights: str = Field(
+        description="imagenet, random, a model folder, a registered model (models:/NAME@ALIAS), or the path or URL of "
+        "a checkpoint of torchvision, timm, smp, MMSegmentation or Darknet"
+    )
+    init: InitName = Field(description="how weights that are not loaded are drawn; library: as each library does")
+    zero_last_norm: bool = Field(
+        description="residual blocks start as their shortcut: their last BatchNorm's scale is 0"
+    )
+
+
+class Distill(Section):
+    """A teacher's answers as further labels."""
+
+    teacher: str | None = Field(description="a model folder; pretrained: the one that finetune starts from; null: none")
+    kind: Literal["logit", "channel", "feature"] = Field(
+        description="logit: Hinton et al. 2015; channel: Shu et al. 2021; feature: similarities, Liu et al. 2019"
+    )
+    weight: Positive = Field(description="of the distillation loss, beside the labels'")
+    temperature: Positive = Field(description="of the softmax over classes (logit) or places (channel)")
+
+
+class SelfTrain(Section):
+    """Learning from the target's unlabelled images, with the averaged model as teacher (DACS, MIC)."""
+
+    weight: NonNegative = Field(description="of the unlabelled images' loss (0: no self-training)")
+    start: AtLeastOne = Field(description="epochs with labels alone before it begins; a pretrained model needs one")
+    threshold: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="the loss weighs as much as the share of pixels of which the teacher is this sure"
+    )
+    mix: Fraction = Field(description="probability that half of a labelled image's classes is pasted in (ClassMix)")
+    mask: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of the patches hidden from the student (MIC)")
+    patch: AtLeastOne = Field(description="side of such a patch, pixels")
+    tolerance: NonNegative = Field(description="validation mIoU that may be lost before self-training is stopped")
 
 
 class Training(Section):
@@ -166,7 +214,7 @@ class Training(Section):
     encoder_lr: NonNegative = Field(description="the encoder's learning rate as a multiple of lr")
     momentum: Fraction = Field(description="of SGD")
     weight_decay: NonNegative
-    schedule: Literal["constant", "step", "exponential", "cosine", "poly"]
+    schedule: Literal["constant", "step", "exponential", "cosine", "poly", "one_cycle"]
     decay: Fraction = Field(description="η·decay^t: factor an epoch (exponential) or each decay_every epochs (step)")
     decay_every: AtLeastOne = Field(description="epochs between two drops of the step schedule")
     power: Positive = Field(description="of the poly schedule: (1 - t)^power")
@@ -174,12 +222,47 @@ class Training(Section):
     warmup_steps: Count
     clip_norm: NonNegative = Field(description="largest gradient norm (0: no clipping)")
     ema: Annotated[float, Field(ge=0, lt=1)] = Field(description="decay of the averaged weights (0: none)")
-    freeze: Literal["none", "encoder"] = Field(description="frozen layers keep their BatchNorm statistics too")
-    class_weights: Literal["none", "median_frequency", "inverse_sqrt"]
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        description="each stage of the encoder learns by this factor slower than the one after it"
+    )
+    freeze: Literal["none", "encoder", "body", "gradual"] = Field(
+        description="body: all but the classifier, a linear probe; frozen layers keep their BatchNorm statistics too"
+    )
+    thaw: Fraction = Field(description="gradual thaws the encoder, last stage first, over this share of the run")
+    batch_norm: Literal["train", "frozen", "reestimate", "group"] = Field(
+        description="frozen: statistics stay; reestimate: they are taken anew on the train images, then stay; "
+        "group: GroupNorm in its place"
+    )
+    l2_sp: NonNegative = Field(description="pull back to the pretrained weights, in place of their weight decay")
+    lora_rank: Count = Field(description="learn the encoder's linear layers by updates of this rank alone (0: no)")
+    loss: dict[LossName, Positive] = Field(min_length=1, description="losses to add up, with their weights")
+    class_weights: Literal["none", "inverse", "inverse_sqrt", "median_frequency", "effective_number"]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(description="of cross_entropy and ohem")
+    ohem_keep: Annotated[float, Field(gt=0, le=1)] = Field(description="share of the pixels, the hardest, that count")
+    focal_gamma: NonNegative
+    tversky: tuple[Positive, Positive] = Field(description="weights of false and of missed pixels")
     precision: Literal["auto", "fp32", "bf16"] = Field(description="auto: bf16 where the hardware multiplies it")
     patience: Count = Field(description="stop after this many epochs without a better validation mIoU (0: never)")
     checkpoint_every: Count = Field(description="steps between two checkpoints (0: only at the end of an epoch)")
     threads: Count = Field(description="CPU threads of torch (0: all the process may use)")
+
+    source_share: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="share of each batch that comes from the source samples packed with the target"
+    )
+    distill: Distill
+    self_train: SelfTrain
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Training:
+        if self.schedule == "one_cycle" and self.warmup != "none":
+            raise ValueError("schedule: one_cycle has a rise of its own; say warmup: none")
+        if self.lora_rank and self.freeze != "none":
+            raise ValueError("lora_rank: keeps the encoder's own weights frozen; say freeze: none")
+        if self.self_train.weight and not self.ema:
+            raise ValueError("self_train: its teacher is the averaged model; give ema a value above 0, such as 0.99")
+        if list(self.loss) == ["boundary"]:
+            raise ValueError("loss: boundary does not see which side of an edge a class is on; add another loss")
+        return self
 
 
 class Pretrain(Training):
@@ -197,11 +280,38 @@ class Scratch(Section):
     lr: Positive
 
 
+class Crf(Section):
+    """The fully connected CRF (Krähenbühl & Koltun 2011) on top of the network's answer."""
+
+    iterations: Count = Field(description="of mean-field inference (0: no CRF; DeepLab: 10)")
+    smooth: NonNegative = Field(description="weight of the kernel over position")
+    smooth_std: Positive = Field(description="its width, pixels")
+    appearance: NonNegative = Field(description="weight of the kernel over position and colour")
+    position_std: Positive = Field(description="its width, pixels")
+    color_std: Positive = Field(description="its width in colour, of 255")
+
+
 class Evaluate(Section):
     """Scoring on the target's test split."""
 
     batch_size: AtLeastOne
     examples: AtLeastOne = Field(description="how many best and how many worst images the report shows")
+    threads: Count
+    window: Size | None = Field(description="see larger images in overlapping windows of this size; null: whole")
+    crf: Crf
+    adapt_batch_norm: bool = Field(
+        description="take BatchNorm's statistics anew on the images that are scored, without their labels"
+    )
+
+
+class Export(Section):
+    """Runtimes that serve the model: which to try, and how far from PyTorch they may be."""
+
+    runtimes: tuple[RuntimeName, ...] = Field(description="to make and measure; eager torch always takes part")
+    images: AtLeastOne = Field(description="validation images that speed and parity are measured on")
+    calibration_images: AtLeastOne = Field(description="train images that the ranges of INT8 come from")
+    max_miou_loss: NonNegative = Field(description="mIoU points that a runtime may lose against PyTorch in fp32")
+    min_agreement: Fraction = Field(description="share of the pixels that must get the class that PyTorch gives them")
     threads: Count
 
 
@@ -221,6 +331,186 @@ class Register(Section):
     min_gain: NonNegative = Field(description="mIoU points by which the champion must be beaten on the same test set")
 
 
+class Resources(Section):
+    """What a step's pod asks for, and may not exceed."""
+
+    cpu: str = Field(pattern=r"^\d+(\.\d+)?m?$", description="cores, for example 4 or 500m")
+    memory: str = Field(pattern=r"^\d+(\.\d+)?[KMGT]i?$", description="for example 16Gi")
+
+
+class Gpu(Section):
+    """The accelerators of the steps that use one."""
+
+    type: str = Field(description="the resource's name in Kubernetes: nvidia.com/gpu, amd.com/gpu")
+    count: Count = Field(description="0: none")
+
+
+class Toleration(Section):
+    """A taint of nodes that pods may be put on all the same."""
+
+    key: str
+    operator: Literal["Exists", "Equal"]
+    value: str | None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+
+
+class Volume(Section):
+    """A PersistentVolumeClaim that every step mounts."""
+
+    claim: str
+    path: str = Field(pattern="^/")
+
+
+class Secret(Section):
+    """A key of a Secret, as an environment variable: passwords are named here, never written."""
+
+    name: str
+    key: str
+    env: str = Field(pattern="^[A-Z_][A-Z0-9_]*$")
+
+
+class Nodes(Section):
+    """Training on many nodes, as a Kubeflow TrainJob whose nodes each have `heavy` and `gpu`."""
+
+    count: Count = Field(description="of pretrain, finetune and scratch (0: each in its own pod); needs cluster.store")
+    runtime: str = Field(description="a TrainingRuntime; it mounts the volume of cluster.store at the same path")
+
+
+class Cluster(Section):
+    """How Kubeflow runs the steps; the same steps run on one machine without any of it."""
+
+    image: str = Field(description="the image of every step; pin it as name@sha256:…, for a tag may move")
+    pull_policy: Literal["Always", "IfNotPresent", "Never"]
+    repo: str = Field(description="git repository that `fetch` brings the datasets from with DVC; empty: none")
+    rev: str = Field(description="its branch, tag or commit; empty: the default branch")
+    store: str = Field(description="folder on a volume where datasets stay, rather than travel; empty: they travel")
+    light: Resources = Field(description="of the steps that neither train nor score")
+    heavy: Resources = Field(description="of pretrain, finetune, scratch and evaluate")
+    gpu: Gpu = Field(description="of those four, too")
+    nodes: Nodes
+    shm: str = Field(pattern=r"^\d+[KMGT]i$", description="size of their /dev/shm, which DataLoader workers fill")
+    node_selector: dict[str, str] = Field(description="labels of the nodes for those four")
+    tolerations: tuple[Toleration, ...] = Field(description="of those four")
+    volumes: tuple[Volume, ...]
+    secrets: tuple[Secret, ...]
+    timeout: Count = Field(description="seconds after which a step is stopped (0: never)")
+    retries: Count = Field(description="of steps that a lost pod or server may fail: training, fetch, register")
+
+    @model_validator(mode="after")
+    def _nodes_share_a_store(self) -> Cluster:
+        if self.nodes.count and not self.store:
+            raise ValueError(f"nodes: {self.nodes.count} nodes see one dataset only in a store: set cluster.store")
+        return self
+
+
+class Sweep(Section):
+    """Fine-tuning under several settings; the best on val is evaluated and registered."""
+
+    settings: tuple[tuple[str, ...], ...] = Field(
+        min_length=1, description="each a list of KEY=VALUE that changes the section finetune"
+    )
+    parallel: AtLeastOne = Field(description="how many at once; one machine runs at most two")
+
+
+class Ladder(Section):
+    """What the source is worth: one compute budget, several ways to spend it, several label budgets."""
+
+    seeds: tuple[Count, ...] = Field(min_length=1, description="each draws its own label subsets and trains anew")
+    labels: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        min_length=1, description="shares of the train images"
+    )
+    rungs: tuple[RungName, ...] = Field(min_length=1, description="docs/ladder.md says what each is")
+
+
+class ServeLimits(Section):
+    """What a client may ask of the server; whatever is beyond is refused with a 4xx before it costs anything."""
+
+    body_mb: AtLeastOne = Field(description="MiB of a request, checked before it is read")
+    json_mb: AtLeastOne = Field(description="MiB of its JSON, which takes many times its size when parsed")
+    pixels: AtLeastOne = Field(description="pixels of a request, read from the headers before decoding")
+    sides: tuple[AtLeastOne, AtLeastOne] = Field(description="smallest and largest height or width")
+    images: AtLeastOne = Field(description="images of a request")
+    formats: tuple[Literal["JPEG", "PNG", "WEBP"], ...] = Field(min_length=1)
+    decode: Positive = Field(description="seconds that decoding may take")
+    header: Positive = Field(description="seconds until a request's headers are there")
+    body: Positive = Field(description="seconds until its body is there")
+    answer_mb: AtLeastOne = Field(description="MiB of an answer, estimated before it is made")
+
+
+class ServeTile(Section):
+    """Overlap tiling of images that are too large to go through the network whole; sides in pixels."""
+
+    whole: AtLeastOne = Field(description="pixels up to which an image is not tiled, and which a batch may have")
+    size: AtLeastOne = Field(multiple_of=32)
+    overlap: AtLeastOne = Field(multiple_of=32, description="of neighbours; seams are blended in its middle half")
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> ServeTile:
+        if 2 * self.overlap > self.size:
+            raise ValueError(f"overlap: {self.overlap}: must be at most half of size, {self.size}")
+        return self
+
+
+class ServeMonitor(Section):
+    """What the server remembers of its requests, in bounded memory."""
+
+    confidence_every: Count = Field(description="the mean confidence of each n-th image is measured (0: of none)")
+    window: AtLeastOne = Field(description="latest images that drift is measured on")
+    keep: Count = Field(description="how many of the hardest images are set aside for labelling (0: none)")
+    keep_folder: str = Field(description="where they are set aside")
+
+
+class Serve(Section):
+    """The KServe endpoint. A flag -S serve.key=value or SEGRAFT_SERVE_KEY (a dot is __) of the environment wins."""
+
+    host: str = Field(description="address to listen at; 0.0.0.0 in a container")
+    http_port: Annotated[int, Field(ge=0, le=65535)]
+    grpc_port: Annotated[int, Field(ge=0, le=65535, description="0: no gRPC")]
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="the model's name in URLs")
+    runtime: str = Field(description="auto: the one that export measured as the best, else torch")
+    threads: Count
+    max_batch: AtLeastOne = Field(description="images that go through the network at once")
+    batch_wait: NonNegative = Field(description="seconds that a batch waits for images that are being decoded")
+    queue: AtLeastOne = Field(description="requests that are being answered or wait; more get 503 and Retry-After")
+    timeout: Positive = Field(description="seconds for a request; a client may ask for less")
+    drain: NonNegative = Field(description="seconds between saying 'not ready' and closing the door after SIGTERM")
+    grace: Positive = Field(description="seconds that accepted requests then have to finish")
+    limits: ServeLimits
+    tile: ServeTile
+    monitor: ServeMonitor
+
+
+class Choice(Section):
+    """A knob that is one of some values."""
+
+    choices: tuple[str | bool | int | float, ...] = Field(min_length=2)
+
+
+class Range(Section):
+    """A knob between two values, both of them included."""
+
+    low: float
+    high: float
+    log: bool = Field(description="search evenly in the logarithm")
+    integer: bool
+
+    @model_validator(mode="after")
+    def _is_one(self) -> Range:
+        if not (self.low < self.high and (self.low > 0 or not self.log)):
+            raise ValueError(f"[{self.low}, {self.high}]: low must be below high, and above 0 with log")
+        return self
+
+
+class Tune(Section):
+    """The search for finetune's knobs: `segraft tune` here, a Katib Experiment on a cluster."""
+
+    seed: Count
+    trials: AtLeastOne = Field(description="how many trainings in all, those of earlier calls included")
+    startup: Count = Field(description="trials that are drawn at random, and that none is pruned before")
+    parallel: AtLeastOne = Field(description="trials at once on a cluster; here it is one after the other")
+    space: dict[str, Choice | Range] = Field(min_length=1, description="key of finetune → where to look")
+
+
 class Params(Section):
     """params.yaml, whole."""
 
@@ -233,8 +523,14 @@ class Params(Section):
     finetune: Finetune
     scratch: Scratch
     evaluate: Evaluate
+    export: Export
     register_: Register = Field(alias="register")
     tracking: Tracking
+    cluster: Cluster
+    sweep: Sweep
+    tune: Tune
+    ladder: Ladder
+    serve: Serve
 
     def section(self, name: str) -> Section:
         """The section called `name` in params.yaml."""
@@ -257,6 +553,14 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: no such file") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """A JSON document's content; a broken one is a UserError that says where it was."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where}: not valid JSON: {error}; make it again") from None
 
 
 def build(cls: type[Section], values: Any, where: str) -> Any:
@@ -296,6 +600,15 @@ def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:
         _override(values, override)
     params: Params = build(Params, values, "")
     return params
+
+
+def change(params: Params, section: str, changes: Sequence[str]) -> Params:
+    """Params with KEY=VALUE changes to one section, checked as a whole."""
+    values = params.model_dump(mode="json", by_alias=True)
+    for one in changes:
+        _override(values, f"{section}.{one}")
+    changed: Params = build(Params, values, "")
+    return changed
 
 
 def _override(values: dict[str, Any], override: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from segraft.checkpoint import CARD, read_card
 from segraft.errors import UserError
 from segraft.lineage import Artifact, Lock
+from segraft.params import parse_json
 from segraft.tracking import DatasetVersion, Point, Record
 
 TRAININGS = ("pretrain", "finetune", "scratch")
@@ -27,11 +28,9 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file is missing or is none.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_bytes(), str(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run `dvc repro`, which makes it") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected an object, found {type(content).__name__}")
     return content

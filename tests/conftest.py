@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.evaluation.fixtures import evaluated, report, transfer  # noqa: F401
+from tests.exported import learned  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from segraft.data.packed import PackedDataset
 from segraft.data.transforms import random_crop, rare_classes
+from segraft.errors import UserError
 
 WINDOW = 16
 """Shards that are shuffled together: all of a small dataset, a rolling part of one that is streamed."""
@@ -41,12 +42,31 @@ class Loader:
         batch_size: samples a batch.
         seed: of order and augmentation.
         threads: how many batches are made at a time, ahead of the training step.
+        part: (i, n): of each batch only the i-th of n equal parts, for process i of n.
+        split: which split.
+        source_share: share of the samples that is drawn from the split `source`, evenly spread.
+
+    Raises:
+        UserError: there is a share, but no split `source`.
     """
 
-    def __init__(self, dataset: PackedDataset, batch_size: int, seed: int, threads: int = 1) -> None:
-        self.split = dataset.split("train")
+    def __init__(
+        self,
+        dataset: PackedDataset,
+        batch_size: int,
+        seed: int,
+        threads: int = 1,
+        part: tuple[int, int] = (0, 1),
+        split: str = "train",
+        source_share: float = 0.0,
+    ) -> None:
+        self.split = dataset.split(split)
+        self._share = source_share
+        self._source = Loader(dataset, batch_size, seed, split="source") if source_share else None
+        if self._source and not len(self._source.split):
+            raise UserError(f"source_share: {dataset.location} has no source samples; set augment.source_samples")
         self._card = dataset.card
-        self._batch_size, self._seed, self._threads = batch_size, seed, threads
+        self._batch_size, self._seed, self._threads, self._part = batch_size, seed, threads, part
         self._rare = rare_classes(self.split.card.class_pixels)
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
@@ -64,12 +84,19 @@ class Loader:
                     future.cancel()
 
     def batch(self, step: int) -> Batch:
-        """The batch of one step."""
-        first = step * self._batch_size
-        pairs = [self._crop(position) for position in range(first, first + self._batch_size)]
+        """The batch of one step, or this process's part of it."""
+        number, parts = self._part
+        own = self._batch_size // parts
+        first = step * self._batch_size + number * own
+        pairs = [self._crop(position) for position in range(first, first + own)]
         return Batch(np.stack([image for image, _ in pairs]), np.stack([mask for _, mask in pairs]))
 
     def _crop(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        if self._source:
+            before, after = (int(self._share * (position + i)) for i in (0, 1))
+            if after > before:
+                return self._source._crop(before)
+            position -= before
         done, place = divmod(position, len(self.split))
         order = self._order_of(done)
         self.split.prefetch(self.split.shard_of(order[min(place + AHEAD, len(order) - 1)]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from pydantic import Field
 
 from segraft.checkpoint import ClassCard, sha256
 from segraft.errors import UserError
-from segraft.params import Online, Section, Size, build
+from segraft.params import Online, Section, Size, build, parse_json
 
 Codec = Literal["raw", "jpeg"]
 CARD = "dataset.json"
@@ -54,6 +55,8 @@ class SplitCard(Section):
     shards: tuple[Shard, ...]
     samples: int
     class_pixels: tuple[int, ...]
+    shown_pixels: tuple[int, ...] = ()
+    """labelled pixels of the samples that show each class"""
 
 
 class DatasetCard(Section):
@@ -67,11 +70,13 @@ class DatasetCard(Section):
     crop: Size
     online: Online
     splits: dict[str, SplitCard]
+    kin: dict[str, tuple[tuple[str, str], ...]] = Field(default_factory=dict)
+    """another taxonomy → pairs of its class and ours, by which a model of its classes is grafted or scored"""
 
     @property
     def fingerprint(self) -> str:
         """sha256 over all that training can see: the shards' bytes, the classes, the crop and the augmentations."""
-        text = json.dumps(self.model_dump(), sort_keys=True)
+        text = json.dumps(self.model_dump(exclude={"kin"}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -95,7 +100,7 @@ class ShardWriter:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._split, self._codec = folder, split, codec
         self._limit = shard_mb << 20
-        self._pixels = np.zeros(256, np.int64)
+        self._pixels, self._shown = np.zeros(256, np.int64), np.zeros(256, np.int64)
         self._classes = classes
         self._shards: list[Shard] = []
         self._writer: Any = None
@@ -110,7 +115,9 @@ class ShardWriter:
         row = [sample.id, sample.group, list(sample.tags), height, width, image, mask]
         arrays = [pa.array([v], type=field.type) for v, field in zip(row, SCHEMA, strict=True)]
         self._writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
-        self._pixels += np.bincount(sample.mask.ravel(), minlength=256)
+        pixels = np.bincount(sample.mask.ravel(), minlength=256)
+        self._pixels += pixels
+        self._shown[pixels > 0] += pixels[: self._classes].sum()
         self._bytes += len(image) + len(mask)
         self._rows += 1
         if self._bytes >= self._limit:
@@ -120,9 +127,9 @@ class ShardWriter:
         """Finish the last shard."""
         if self._rows:
             self._finish_shard()
-        pixels = tuple(int(n) for n in self._pixels[: self._classes])
+        pixels, shown = (tuple(map(int, counts[: self._classes])) for counts in (self._pixels, self._shown))
         samples = sum(shard.samples for shard in self._shards)
-        return SplitCard(shards=tuple(self._shards), samples=samples, class_pixels=pixels)
+        return SplitCard(shards=tuple(self._shards), samples=samples, class_pixels=pixels, shown_pixels=shown)
 
     @property
     def _file(self) -> str:
@@ -169,10 +176,9 @@ class PackedDataset:
         self.card: DatasetCard = build(DatasetCard, self._read_card(), f"{self.location}/{CARD}")
 
     def _read_card(self) -> Any:
+        where = f"{self.location}/{CARD}"
         try:
-            if self._remote:
-                return json.loads(self._remote.cat_file(f"{self.location}/{CARD}"))
-            return json.loads((Path(self.location) / CARD).read_text(encoding="utf-8"))
+            return parse_json(self._remote.cat_file(where) if self._remote else Path(where).read_bytes(), where)
         except FileNotFoundError:
             raise UserError(f"{self.location}: not a packed dataset: it has no {CARD}; run the augment step") from None
 
@@ -189,7 +195,7 @@ class PackedDataset:
         local = self._cache / f"{shard.sha256}.arrow"
         if not local.exists():
             self._cache.mkdir(parents=True, exist_ok=True)
-            partial = local.with_suffix(f".{threading.get_ident()}.part")
+            partial = local.with_suffix(f".{uuid.uuid4().hex}.part")  # processes on many machines may share the cache
             self._remote.get_file(f"{self.location}/{shard.file}", str(partial))
             if sha256(partial) != shard.sha256:
                 partial.unlink()

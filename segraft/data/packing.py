@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from segraft.data.streets import conditions
 from segraft.data.taxonomy import UNKNOWN, Encoding, Taxonomy, load_taxonomy
 from segraft.data.transforms import rare_classes
 from segraft.errors import UserError
+from segraft.machine import cores
 from segraft.params import Augment, Condition, Dataset
 from segraft.progress import progress
 
@@ -90,7 +91,14 @@ def open_files(root: Path, dataset: Dataset, classes: str, taxonomies: Path, man
     return Files(root, rows, encoding, own, target, augment.size)
 
 
-def pack(files: Files, folder: Path, augment: Augment, extra: Iterable[Callable[[], Packed]]) -> DatasetCard:
+def pack(
+    files: Files,
+    folder: Path,
+    augment: Augment,
+    extra: Iterable[Callable[[], Packed]],
+    kin: Mapping[str, tuple[tuple[str, str], ...]],
+    further: Mapping[str, Sequence[Callable[[], Packed]]] = MappingProxyType({}),
+) -> DatasetCard:
     """Write a packed dataset; memory does not grow with the number of samples.
 
     Args:
@@ -98,11 +106,16 @@ def pack(files: Files, folder: Path, augment: Augment, extra: Iterable[Callable[
         folder: where to.
         augment: the knobs.
         extra: makers of further train samples.
+        kin: other taxonomies, and how their classes are linked with these.
+        further: makers of the samples of further splits: source, unlabelled.
     """
     splits = {}
-    for split in SPLITS:
-        jobs: list[Callable[[], Packed]] = [partial(files.read, r) for r in files.rows if r["split"] == split]
-        jobs += extra if split == "train" else ()
+    makers: dict[str, list[Callable[[], Packed]]] = {
+        split: [partial(files.read, row) for row in files.rows if row["split"] == split] for split in SPLITS
+    }
+    makers["train"] += extra
+    makers |= {split: list(jobs) for split, jobs in further.items() if jobs}
+    for split, jobs in makers.items():
         writer = ShardWriter(folder, split, len(files.classes.classes), augment.codec, augment.shard_mb)
         what = f"pack {folder.name.removeprefix('.').partition('.tmp')[0]} {split}"
         samples = in_order(jobs, lambda job: job())
@@ -116,6 +129,7 @@ def pack(files: Files, folder: Path, augment: Augment, extra: Iterable[Callable[
         crop=augment.crop,
         online=augment.online,
         splits=splits,
+        kin=dict(kin),
     )
     (folder / CARD).write_text(json.dumps(card.model_dump(), indent=2) + "\n", encoding="utf-8")
     return card
@@ -123,7 +137,7 @@ def pack(files: Files, folder: Path, augment: Augment, extra: Iterable[Callable[
 
 def in_order(jobs: Iterable[Job], work: Callable[[Job], Result]) -> Iterator[Result]:
     """Results in the order of the jobs, a few computed ahead on every core (decoding lets go of the GIL)."""
-    threads = len(os.sched_getaffinity(0))
+    threads = cores()
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for job in jobs:
@@ -182,3 +196,10 @@ def _paste(
     host, guest = files.read(train[place]), files.read(train[donor])
     image, mask = copy_paste(host.image, host.mask, guest.image, guest.mask, classes, rng)
     return replace(host, id=f"{host.id}+paste{copy}", tags=(*host.tags, "pasted"), image=image, mask=mask)
+
+
+def spread(files: Files, count: int) -> list[Callable[[], Packed]]:
+    """Makers of at most `count` train samples, evenly spaced: the source's part of mixed batches."""
+    train = [row for row in files.rows if row["split"] == "train"]
+    count = min(count, len(train))
+    return [partial(files.read, train[i * len(train) // count]) for i in range(count)]

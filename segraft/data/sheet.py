@@ -27,7 +27,7 @@ def contact_sheet(datasets: dict[str, PackedDataset], seed: int, path: Path) -> 
     """
     blocks = [_block(title, dataset, seed) for title, dataset in datasets.items() if len(dataset.split("train"))]
     legend = _legend(next(iter(datasets.values())).card, blocks[0].shape[1])
-    cv2.imwrite(str(path), np.vstack([*blocks, legend])[..., ::-1])
+    path.write_bytes(cv2.imencode(".png", np.vstack([*blocks, legend])[..., ::-1])[1].tobytes())
 
 
 def _block(title: str, dataset: PackedDataset, seed: int) -> Pixels:

@@ -16,7 +16,7 @@ A map merges classes or ignores them (n → 1); no map can split one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -155,6 +155,29 @@ class Taxonomy(Section):
         if missing or extra:
             raise UserError(f"{where}: classes left out: {sorted(missing)}; not in {other.name}: {sorted(extra)}")
         return pairs
+
+
+def kin(folder: Path, taxonomy: Taxonomy) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Every other taxonomy that a map links with this one → pairs of its class and ours, by the map of either.
+
+    Ours merges classes of theirs where several of theirs go with one of ours; theirs merged ours where it is the
+    other way round.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.yaml")):
+        other = load_taxonomy(folder, path.stem)
+        pairs = set(_linked(taxonomy.maps.get(other.name, {}), other.names))
+        pairs |= {(theirs, ours) for ours, theirs in _linked(other.maps.get(taxonomy.name, {}), taxonomy.names)}
+        if pairs and other.name != taxonomy.name:
+            found[other.name] = tuple(sorted(pairs))
+    return found
+
+
+def _linked(pairs: Mapping[str, str | None], names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for name in names:
+        to = pairs.get(name, pairs.get(REST))
+        if to is not None:
+            yield name, to
 
 
 Code = TypeVar("Code")

@@ -178,6 +178,11 @@ def _charts(logs: Sequence[Log]) -> list[charts.Chart]:
     drawn = [
         charts.line_chart("Training loss", "step", {log.run: log.series("loss") for log in logs}),
         charts.line_chart("Validation mIoU", "step", {log.run: log.series("val_miou") for log in logs}),
+        charts.line_chart(
+            "Planned learning rate",
+            "step",
+            {f"{log.run} {part}": line for log in logs for part, line in log.training.get("schedule", {}).items()},
+        ),
     ]
     return [chart for chart in drawn if chart]
 
@@ -192,7 +197,8 @@ def _params(logs: Sequence[Log]) -> dict[str, list[Any]]:
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     pairs: list[tuple[str, Any]] = []
     for key, value in values.items():
-        pairs += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+        shown = str(value) if isinstance(value, list) else value  # the page compares values, and a list has no hash
+        pairs += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", shown)]
     return pairs
 
 

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from segraft.checkpoint import ModelCard, read_card
+from segraft.checkpoint import ModelCard
 from segraft.data.packed import Packed, PackedDataset, PackedSplit
 from segraft.errors import UserError
 from segraft.evaluation import scores
 from segraft.evaluation.confusion import Matrix, confusion
 from segraft.evaluation.intervals import interval, resampled_miou
 from segraft.evaluation.predict import Predictor, batches
+from segraft.params import Evaluate
 from segraft.progress import progress
 
 
@@ -73,24 +74,27 @@ def number(value: Any) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def score(model_folder: Path, dataset: Path, split: str, batch_size: int, threads: int = 0) -> Scores:
+def score(
+    model_folder: Path, dataset: Path, split: str, batch_size: int, threads: int = 0, how: Evaluate | None = None
+) -> Scores:
     """Score a model on a split: one pass, in memory that grows by a few numbers an image.
 
     Args:
         model_folder: a model folder.
-        dataset: a packed dataset of the model's classes.
+        dataset: a packed dataset; a model of other classes answers in its classes through the taxonomies' map.
         split: train, val or test.
         batch_size: images a forward pass.
         threads: CPU threads (0: all that the process may use).
+        how: windows and CRF; None: neither.
 
     Raises:
-        UserError: the split has no labelled pixel, or the model knows other classes than the dataset.
+        UserError: the split has no labelled pixel, or nothing links the model's classes with the dataset's.
     """
     packed = PackedDataset(dataset)
-    _same_classes(model_folder, packed, dataset)
     if not len(packed.split(split)):
         raise UserError(f"{dataset}: split {split} has no samples; a model can only be scored on labelled images")
-    predictor = Predictor(model_folder, threads)
+    predictor = Predictor(model_folder, threads, packed.card, how)
+    predictor.adapt(packed.split(split), batch_size)
     classes, ignore_index = len(packed.card.classes), packed.card.ignore_index
     seen: list[tuple[str, tuple[str, ...], str]] = []
     counts: dict[str, scores.Counts] = {}
@@ -112,10 +116,3 @@ def _noted(samples: PackedSplit, seen: list[tuple[str, tuple[str, ...], str]], w
     for sample in progress(samples, what):
         seen.append((sample.id, sample.tags, sample.group))
         yield sample
-
-
-def _same_classes(model_folder: Path, packed: PackedDataset, dataset: Path) -> None:
-    known = [c.name for c in read_card(model_folder).classes]
-    wanted = [c.name for c in packed.card.classes]
-    if known != wanted:
-        raise UserError(f"{model_folder}: knows {known}, {dataset} has {wanted}; train a model on it")

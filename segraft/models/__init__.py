@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from segraft.errors import UserError
-from segraft.models.encoders import ENCODERS, Encoder
+from segraft.models.archs import ARCHS
+from segraft.models.encoders import ENCODERS, Encoder, build_encoder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,16 +15,27 @@ if TYPE_CHECKING:
 def create_model(arch: str, encoder: str, classes: int) -> nn.Module:
     """A segmentation network with random weights.
 
-    It takes (N, 3, H, W) float normalised RGB, H and W multiples of 32, and gives (N, classes, H, W) logits.
+    It takes (N, 3, H, W) float normalised RGB of any size and gives (N, classes, H, W) logits.
     `.encoder`, `.decoder` and `.segmentation_head` are its parts.
 
     Raises:
-        UserError: an unknown name; the message lists the choices.
+        UserError: an unknown name (the message lists the choices), or two that do not go together (it says why).
     """
-    if arch not in ARCHS:
-        raise UserError(f"model.arch: {arch!r}: unknown; choose one of {', '.join(ARCHS)}")
-    model: nn.Module = ARCHS[arch](find_encoder(encoder), classes)
-    return model
+    from segraft.models.network import SegmentationModel
+
+    check_pair(arch, encoder)
+    head, entry = ARCHS[arch], ENCODERS[encoder]
+    body = build_encoder(entry, head.output_stride)
+    channels: list[int] = list(body.out_channels)  # type: ignore[arg-type]
+    if entry.library != "timm":
+        return SegmentationModel(body, *head.build(channels, classes))
+    from torch.nn import Sequential
+
+    from segraft.models.vit import Pyramid
+
+    neck = Pyramid(channels[-1], head.strides)
+    decoder, classifier = head.build(neck.out_channels, classes)
+    return SegmentationModel(body, Sequential(neck, decoder), classifier)
 
 
 def find_encoder(name: str) -> Encoder:
@@ -34,30 +45,26 @@ def find_encoder(name: str) -> Encoder:
     return ENCODERS[name]
 
 
-def _smp(name: str) -> Callable[[Encoder, int], nn.Module]:
-    def build(encoder: Encoder, classes: int) -> nn.Module:
-        import segmentation_models_pytorch as smp
+def check_pair(arch: str, encoder: str) -> None:
+    """Refuse an unknown name, or an architecture that asks what the encoder cannot give.
 
-        network: nn.Module = getattr(smp, name)(encoder.smp_name, encoder_weights=None, classes=classes)
-        return network
+    Raises:
+        UserError: why.
+    """
+    if arch not in ARCHS:
+        raise UserError(f"model.arch: {arch!r}: unknown; choose one of {', '.join(ARCHS)}")
+    entry, wanted = find_encoder(encoder), ARCHS[arch]
+    if wanted.output_stride not in entry.output_strides:
+        raise UserError(
+            f"model: {arch} works at stride {wanted.output_stride}, and {encoder} cannot be dilated to it (it gives "
+            f"{' or '.join(map(str, entry.output_strides))}); take {_others(arch)}, or another encoder than {encoder}"
+        )
+    if min(wanted.strides) < entry.first_stride:
+        raise UserError(
+            f"model: {arch} needs a map at stride {min(wanted.strides)}, and the first of {encoder} has stride "
+            f"{entry.first_stride}; take unet, or another encoder than {encoder}"
+        )
 
-    return build
 
-
-def _torchvision(head: str) -> Callable[[Encoder, int], nn.Module]:
-    def build(encoder: Encoder, classes: int) -> nn.Module:
-        from segraft.models.dilated import DilatedModel
-
-        return DilatedModel(head, encoder.smp_name, classes)
-
-    return build
-
-
-ARCHS: dict[str, Callable[[Encoder, int], Any]] = {
-    "unet": _smp("Unet"),
-    "deeplabv3plus": _smp("DeepLabV3Plus"),
-    "deeplabv3": _torchvision("deeplabv3"),
-    "fcn": _torchvision("fcn"),
-}
-"""arch → builder. U-Net: Ronneberger et al. 2015; DeepLabV3+: Chen et al. 2018; DeepLabV3: Chen et al. 2017; FCN:
-Long et al. 2015, in torchvision's dilated form at stride 8."""
+def _others(arch: str) -> str:
+    return ", ".join(name for name in ("unet", "fpn", "upernet", "segformer", "swiftnet") if name != arch)

@@ -1,6 +1,7 @@
 """What lies in the registry for one model: `MLmodel`, an input example and the model folder; data alone.
 
-The code that reads it is `segraft.serving.pyfunc`, installed, never shipped.
+An exported model folder brings its serving.json and the graphs named there, and no other file. The code that reads it
+is `segraft.serving.pyfunc`, installed, never shipped.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import yaml
 from segraft.checkpoint import CARD, WEIGHTS, read_card, sha256
 from segraft.errors import UserError
 from segraft.integrity import MANIFEST, seal, verify
+from segraft.serving.runtimes import SERVING
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,16 +39,26 @@ def pack(model_folder: Path, example: NDArray[Any], destination: Path) -> str:
         destination: a folder that is not there yet.
 
     Raises:
-        UserError: the weights are not those that the card names.
+        UserError: the weights are not those that the card names, or a runtime's file is not the one that export wrote.
     """
     if sha256(model_folder / WEIGHTS) != read_card(model_folder).weights_sha256:
         raise UserError(f"{model_folder / WEIGHTS}: damaged: its sha256 is not the one in {CARD}; make the model again")
     (destination / "data").mkdir(parents=True)
-    for name in (CARD, WEIGHTS):
+    for name in (CARD, WEIGHTS, *_exported(model_folder)):
         shutil.copyfile(model_folder / name, destination / "data" / name)
     (destination / EXAMPLE).write_text(json.dumps(example.tolist()), encoding="utf-8")
     (destination / MLMODEL).write_text(yaml.safe_dump(_mlmodel()), encoding="utf-8")
     return seal(destination)
+
+
+def _exported(model_folder: Path) -> list[str]:
+    """The files that export added to a model folder, each verified."""
+    from segraft.serving.runtimes.card import read_serving_card, verified
+
+    card = read_serving_card(model_folder)
+    if card is None:
+        return []
+    return [SERVING, *(verified(model_folder, card, name).name for name in card.files)]
 
 
 def _mlmodel() -> dict[str, Any]:
@@ -73,11 +85,20 @@ def verify_artifact(folder: Path, expected: str) -> None:
     """
     verify(folder, expected)
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    if files != FILES:
-        raise UserError(f"{folder}: not a model of segraft: it holds {sorted(files)}, not {sorted(FILES)}")
+    if files != FILES | _named(folder):
+        wanted = sorted(FILES | _named(folder))
+        raise UserError(f"{folder}: not a model of segraft: it holds {sorted(files)}, not {wanted}")
     flavors = _read_mlmodel(folder / MLMODEL).get("flavors")
     if flavors != FLAVORS:
         raise UserError(f"{folder / MLMODEL}: names another way to load than {FLAVORS}: {str(flavors)[:300]}")
+
+
+def _named(folder: Path) -> set[str]:
+    """serving.json, if it is there, and the graphs that it names; no other file is known."""
+    from segraft.serving.runtimes.card import read_serving_card
+
+    card = read_serving_card(folder / "data")
+    return set() if card is None else {f"data/{name}" for name in (SERVING, *card.files)}
 
 
 def _read_mlmodel(path: Path) -> dict[str, Any]:

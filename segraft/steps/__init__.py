@@ -28,7 +28,7 @@ Work = Annotated[Path, "work"]
 """A folder that outlives a killed step (checkpoints); it may be empty."""
 Metrics = dict[str, float]
 
-STEPS = ("streets", "validate", "augment", "pretrain", "finetune", "scratch", "evaluate", "register")
+STEPS = ("streets", "validate", "augment", "pretrain", "finetune", "scratch", "evaluate", "export", "register")
 """Every step, in pipeline order; step X is the function X of segraft/steps/X.py."""
 
 
@@ -92,6 +92,7 @@ def run(name: str, sections: Mapping[str, Any], paths: Mapping[str, str | Path])
         if kind == "in" and isinstance(final[key], Path) and not final[key].exists():
             raise UserError(f"{final[key]}: not found; step {name} reads it as --{key.replace('_', '-')}")
     beside = {key: beside_path(final[key]) for key, kind in step.paths.items() if kind == "out"}
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then asks for huge pages, if it is imported later
     try:
         metrics = step.function(**typed, **(final | beside))
         for key, temporary in beside.items():

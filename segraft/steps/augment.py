@@ -29,18 +29,29 @@ def augment(
         sheet: PNG of training crops and their labels.
     """
     from segraft.data.packed import PackedDataset
-    from segraft.data.packing import open_files, pack, pasted, simulated
+    from segraft.data.packing import open_files, pack, pasted, simulated, spread
     from segraft.data.sheet import contact_sheet
+    from segraft.data.taxonomy import kin, load_taxonomy
+    from segraft.data.unlabelled import unlabelled
 
-    source_files = open_files(
+    classes = data.target.taxonomy if augment.source_classes == "target" else data.source.taxonomy
+    source_files = open_files(source, data.source, classes, taxonomies, manifest / "source.parquet", augment)
+    mixed_files = open_files(
         source, data.source, data.target.taxonomy, taxonomies, manifest / "source.parquet", augment
     )
     target_files = open_files(
         target, data.target, data.target.taxonomy, taxonomies, manifest / "target.parquet", augment
     )
+    further = {
+        "source": spread(mixed_files, augment.source_samples),
+        "unlabelled": unlabelled(target_files, data.target, augment.unlabelled),
+    }
+    links = {name: kin(taxonomies, load_taxonomy(taxonomies, name)) for name in (classes, data.target.taxonomy)}
     cards = {
-        "source": pack(source_files, packed_source, augment, simulated(source_files, augment)),
-        "target": pack(target_files, packed_target, augment, pasted(target_files, augment)),
+        "source": pack(source_files, packed_source, augment, simulated(source_files, augment), links[classes]),
+        "target": pack(
+            target_files, packed_target, augment, pasted(target_files, augment), links[data.target.taxonomy], further
+        ),
     }
     packed = {"source": PackedDataset(packed_source), "target": PackedDataset(packed_target)}
     contact_sheet(packed, augment.seed, sheet)

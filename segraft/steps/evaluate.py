@@ -46,11 +46,11 @@ def evaluate(
         print("the pretrained model was not trained: there is no source to compare with")
         del folders["source"]
     results = {
-        model: score(folder, dataset, "test", evaluate.batch_size, evaluate.threads)
+        model: score(folder, dataset, "test", evaluate.batch_size, evaluate.threads, evaluate)
         for model, folder in folders.items()
     }
     summary = summarize(results)
-    shown = examples(dataset, results, folders, evaluate.examples, evaluate.threads)
+    shown = examples(dataset, results, folders, evaluate.examples, evaluate.threads, evaluate)
     training = read_logs(logs)
     write_json(scores, summary)
     write_plots(plots, results, training, shown)

@@ -38,7 +38,7 @@ def register(
     """Log the pipeline run to MLflow, register the transferred model, and make it champion if it beats the incumbent.
 
     Args:
-        finetuned: model folder of the transferred model.
+        finetuned: model folder of the transferred model, with the runtimes that export added.
         dataset: the packed target dataset.
         scores: JSON file that evaluate wrote.
         logs: folder with the training logs pretrain/, finetune/ and scratch/.
@@ -128,7 +128,7 @@ def _contest(dataset: Path, card: DatasetCard, miou: float, min_gain: float, eva
     def score(model_folder: Path) -> float:
         from segraft.evaluation.run import score
 
-        return score(model_folder, dataset, "test", evaluate.batch_size, evaluate.threads).miou
+        return score(model_folder, dataset, "test", evaluate.batch_size, evaluate.threads, evaluate).miou
 
     return Contest(_test_set(card), miou, min_gain, score)
 

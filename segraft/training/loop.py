@@ -14,18 +14,23 @@ from torch import Tensor, nn
 from segraft.checkpoint import ModelCard
 from segraft.data.loader import Batch, Loader
 from segraft.data.packed import PackedDataset
-from segraft.device import autocast, keep_depthwise_in_fp32
+from segraft.device import autocast, fit_convolutions
 from segraft.errors import UserError
 from segraft.evaluation.confusion import ConfusionMatrix
-from segraft.evaluation.predict import batches, predict
+from segraft.evaluation.predict import batches, network_input, predict
 from segraft.evaluation.scores import miou
 from segraft.params import Training
 from segraft.progress import bar
-from segraft.training.checkpoints import CheckpointStore, Tensors
-from segraft.training.losses import class_weights, cross_entropy
+from segraft.training.batchnorm import reestimate
+from segraft.training.checkpoints import Tensors
+from segraft.training.distill import Distillation
+from segraft.training.distributed import Store, World
+from segraft.training.layers import Layers
+from segraft.training.losses import Loss
 from segraft.training.monitor import Stop
-from segraft.training.schedules import lr_factor
-from segraft.training.transfer import freeze, parameter_groups
+from segraft.training.regularise import StartingPoint
+from segraft.training.schedules import learning_rate
+from segraft.training.selftrain import SelfTraining
 
 LOG_EVERY = 10
 BATCH_NORM_MOMENTUM = 0.1
@@ -41,6 +46,8 @@ class Progress:
     stale_epochs: int = 0
     seconds: float = 0.0
     stopped_early: bool = False
+    refused: bool = False
+    """self-training made the probe set worse, and was stopped"""
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -54,6 +61,9 @@ class Run:
         training: the knobs.
         device: where the model is.
         store: where checkpoints go.
+        world: the processes that train together; None: those that the environment names.
+        kept: names of the parameters that came from the pretrained model.
+        teacher: a network to learn from, in eval mode on the device, and its card.
     """
 
     def __init__(
@@ -63,12 +73,20 @@ class Run:
         dataset: PackedDataset,
         training: Training,
         device: torch.device,
-        store: CheckpointStore,
+        store: Store,
+        world: World | None = None,
+        kept: frozenset[str] = frozenset(),
+        teacher: tuple[nn.Module, ModelCard] | None = None,
     ) -> None:
         self.model, self.card, self.training, self.device, self.store = model, card, training, device, store
+        self.world = world or World(device)
+        if training.batch_norm == "reestimate":
+            train = batches(dataset.split("train"), training.batch_size)
+            reestimate(model, (network_input(card, [s.image for s in samples], device) for samples in train))
         self.averaged = copy.deepcopy(model).requires_grad_(False) if training.ema else model
         self.val = dataset.split("val")
-        self.loader = Loader(dataset, training.batch_size, training.seed)
+        part = self.world.part_of(training.batch_size)
+        self.loader = Loader(dataset, training.batch_size, training.seed, part=part, source_share=training.source_share)
         if training.epochs and not len(self.loader.split):
             raise UserError(f"{dataset.location}: no train samples to train on")
         self.steps_per_epoch = training.steps_per_epoch or math.ceil(len(self.loader.split) / training.batch_size)
@@ -79,10 +97,19 @@ class Run:
         how = card.preprocessing
         self._mean, self._std = (torch.tensor(v, device=device).view(3, 1, 1) * 255 for v in (how.mean, how.std))
         self._autocast = autocast(device, training.precision)
-        self._weights = class_weights(self.loader.split.card.class_pixels, training.class_weights)
-        self._weights = None if self._weights is None else self._weights.to(device)
+        self._loss = Loss(training, self.loader.split.card, card.ignore_index, device)
         self._losses: list[Tensor] = []
+        self._start = StartingPoint(model, training.l2_sp, kept) if training.l2_sp else None
+        self._distillation = Distillation(training.distill, *teacher, model) if teacher else None
+        self._self_training: SelfTraining | None = None
+        if training.self_train.weight:
+            if not len(self.val):
+                raise UserError(f"self_train: {dataset.location} has no val samples that could show that it does harm")
+            bare = Loader(dataset, training.batch_size, training.seed, part=part, split="unlabelled")
+            self._self_training = SelfTraining(training.self_train, training.seed, bare, card.ignore_index)
+        self.layers = Layers(model, training, self.total, kept if training.l2_sp else frozenset())
         self._prepare()
+        self._forward = self.world.parallel(self.model)
 
     def _prepare(self) -> None:
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -90,11 +117,10 @@ class Run:
             if isinstance(module, nn.BatchNorm2d):
                 # TensorFlow's encoders come with 0.01: their statistics would trail a run of a few hundred steps.
                 module.momentum = BATCH_NORM_MOMENTUM
-        if self.training.freeze == "encoder":
-            freeze(self.model.get_submodule("encoder"))
         if self.device.type == "cpu":
-            keep_depthwise_in_fp32(self.model)
-        groups = parameter_groups(self.model, self.training)
+            fit_convolutions(self.model)
+            self._loss.take_upsampling(self.model)
+        groups = self.layers.groups
         match self.training.optimizer:
             case "sgd":
                 self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
@@ -113,6 +139,7 @@ class Run:
             SystemExit: a signal asked to stop; the state is in a checkpoint.
         """
         self._resume()
+        self.world.own_chance(self.training.seed + self.progress.step)
         with bar(self.total, self.progress.step, "training", "step") as shown:
             for batch in self.loader.batches(self.progress.step, self.total):
                 started = time.perf_counter()
@@ -126,23 +153,50 @@ class Run:
 
     def _step(self, batch: Batch) -> None:
         progress, training = self.progress, self.training
-        factor = lr_factor(progress.step, self.total, self.steps_per_epoch, training)
         for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
+            group["lr"] = learning_rate(group, progress.step, self.total, self.steps_per_epoch, training)
+        self.layers.at(progress.step)
         self.model.train()
         images = self._normalised(torch.from_numpy(batch.images))
         masks = torch.from_numpy(batch.masks).to(self.device, non_blocking=True).long()
         with self._autocast():
-            logits = self.model(images)
-        loss = cross_entropy(logits, masks, self._weights, self.card.ignore_index)
+            logits = self._forward(images)
+        loss = self.world.weigh(self._loss(logits, masks), masks, self.card.ignore_index)
+        if (further := self._further_loss(batch, logits, masks)) is not None:
+            loss = loss + further
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if training.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
         self.optimizer.step()
+        if self._start:
+            self._start.pull(self.optimizer)
         self._average()
         self._losses.append(loss.detach())
         progress.step += 1
+
+    def _further_loss(self, batch: Batch, logits: Tensor, masks: Tensor) -> Tensor | None:
+        """What the teacher and the unlabelled images add to the labels' loss."""
+        progress, terms = self.progress, list[Tensor]()
+        if self._distillation:
+            images = torch.from_numpy(batch.images).to(self.device)
+            terms.append(self._distillation(images, logits, self._autocast))
+        begins = self.training.self_train.start * self.steps_per_epoch
+        if self._self_training and not progress.refused and progress.step >= begins:
+            images = torch.from_numpy(batch.images).to(self.device)
+            labelled = (images, masks)
+            steps = (progress.step, self.total)
+            terms.append(self._self_training(*steps, *labelled, self._normalised, self._student, self._teacher))
+        return torch.stack(terms).sum() if terms else None
+
+    def _student(self, images: Tensor) -> Tensor:
+        with self._autocast():
+            return self._loss.full_size(self._forward(images))
+
+    def _teacher(self, images: Tensor) -> Tensor:
+        with self._autocast():
+            logits: Tensor = self.averaged.eval()(images)
+        return logits
 
     def _normalised(self, images: Tensor) -> Tensor:
         """(N, 3, h, w) float32, channels_last as it comes, from (N, h, w, 3) uint8."""
@@ -163,14 +217,16 @@ class Run:
     def _after_step(self, stop: Stop) -> None:
         progress, every = self.progress, self.training.checkpoint_every
         epoch_ends = progress.step % self.steps_per_epoch == 0
+        signal = stop.signal if self.world.size == 1 else 0
         if epoch_ends or progress.step % LOG_EVERY == 0:
             self._write_down()
+            signal = self.world.largest(stop.signal)  # many processes stop at one step
         if epoch_ends:
             self._end_epoch()
-        if stop.signal or epoch_ends or (every and progress.step % every == 0):
+        if signal or epoch_ends or (every and progress.step % every == 0):
             self._save()
-        if stop.signal:
-            raise SystemExit(128 + stop.signal)
+        if signal:
+            raise SystemExit(128 + signal)
 
     def _end_epoch(self) -> None:
         progress = self.progress
@@ -178,6 +234,8 @@ class Run:
         score = self._validate() if len(self.val) else 0.0
         if len(self.val):
             progress.history.append(self._record(val_miou=score))
+        if self._self_training and not progress.refused and epoch > self.training.self_train.start:
+            self._refuse_harm(score)
         if score > progress.best_miou or not len(self.val):
             progress.best_miou, progress.best_epoch, progress.stale_epochs = score, epoch, 0
             self.best = {name: tensor.detach().clone() for name, tensor in self.averaged.state_dict().items()}
@@ -185,20 +243,33 @@ class Run:
             progress.stale_epochs += 1
         progress.stopped_early = 0 < self.training.patience <= progress.stale_epochs
 
+    def _refuse_harm(self, score: float) -> None:
+        """Go back to the best weights and stop self-training if it has made the probe set, val, worse."""
+        if score >= self.progress.best_miou - self.training.self_train.tolerance:
+            return
+        self.progress.refused = True
+        self.model.load_state_dict(self.best)
+        self.averaged.load_state_dict(self.best)
+        print(
+            f"self-training is stopped: val mIoU fell from {self.progress.best_miou:.4f} to {score:.4f}; "
+            f"training goes on from the weights of epoch {self.progress.best_epoch}, with labels alone"
+        )
+
     def _validate(self) -> float:
         matrix = ConfusionMatrix(len(self.card.classes), self.card.ignore_index)
         self.averaged.eval()
-        for samples in batches(self.val, self.training.batch_size):
+        mine = (self.val[i] for i in range(self.world.rank, len(self.val), self.world.size))
+        for samples in batches(mine, self.training.batch_size):
             masks = predict(self.averaged, self.card, [sample.image for sample in samples])
             for sample, mask in zip(samples, masks, strict=True):
                 matrix.update(sample.mask, mask)
-        return float(miou(matrix.matrix))
+        return float(miou(self.world.total(torch.from_numpy(matrix.matrix)).cpu().numpy()))
 
     def _write_down(self) -> None:
         """Add the mean loss since the last record to the history."""
         if not self._losses:
             return
-        loss = float(torch.stack(self._losses).mean())
+        loss = float(self.world.total(torch.stack(self._losses).mean())) / self.world.size
         if not math.isfinite(loss):
             raise UserError(
                 f"the loss is {loss} near step {self.progress.step}: lower lr, or set clip_norm; that was not saved"

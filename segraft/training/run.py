@@ -12,17 +12,22 @@ import torch
 from torch import nn
 
 from segraft import __version__
-from segraft.checkpoint import ModelCard, Preprocessing, load_weights, read_card, save_model
+from segraft.checkpoint import ModelCard, Norm, Preprocessing, load_model, load_weights, read_card, save_model
 from segraft.data.packed import DatasetCard, PackedDataset
 from segraft.device import environment, setup
+from segraft.errors import UserError
 from segraft.models import create_model, find_encoder
-from segraft.models.encoders import load_encoder_weights
-from segraft.params import Model, Training
+from segraft.models.init import initialise
+from segraft.models.weights import load_weights as load_foreign
+from segraft.params import Distill, Model, Training
 from segraft.steps import Metrics, write_json
-from segraft.training.checkpoints import CheckpointStore
+from segraft.training.adapters import add_lora, merge_lora
+from segraft.training.batchnorm import to_group_norm
+from segraft.training.distributed import World
 from segraft.training.loop import Run
 from segraft.training.monitor import peak_memory_mb, stop_wish, system_log
-from segraft.training.transfer import Graft, graft
+from segraft.training.schedules import planned
+from segraft.training.transfer import Graft, graft, links, translated
 
 
 def train(
@@ -51,23 +56,35 @@ def train(
         miou (best on val), steps, seconds, images_per_second.
     """
     device = setup(training.threads)
+    world = World(device)
     torch.manual_seed(training.seed)
     packed = PackedDataset(dataset, cache=work / "shards")
     network = create_model(model.arch, model.encoder, len(packed.card.classes))
+    norm: Norm = "group" if training.batch_norm == "group" else read_card(pretrained).norm if pretrained else "batch"
+    if norm == "group":
+        to_group_norm(network)
     origin, report = _initialise(network, model, packed.card, pretrained)
-    card = _card(step, model, training, packed.card, pretrained, origin)
-    store = CheckpointStore(work, _fingerprint(card, network))
+    teacher = _teacher(training.distill, pretrained, packed.card, device)
+    card = _card(step, model, training, packed.card, pretrained, origin, norm)
+    if teacher:
+        card.provenance["teacher"] = teacher[1].weights_sha256
+    if training.lora_rank:
+        add_lora(network.get_submodule("encoder"), training.lora_rank)
+    store = world.store(work, _fingerprint(card, network))
     log.mkdir(parents=True)
     started = time.time()
-    run = Run(network.to(device), card, packed, training, device, store)
+    kept = frozenset(entry.tensor for entry in report if entry.outcome in ("kept", "transplanted"))
+    run = Run(network.to(device), card, packed, training, device, store, world, kept, teacher)
     with stop_wish() as stop, system_log(log / "system.jsonl"):
         run.fit(stop)
     network.load_state_dict(run.best or network.state_dict())
+    merge_lora(network)
     card.provenance.update(steps=run.progress.step, best_epoch=run.progress.best_epoch)
     save_model(weights, network, card)
     metrics = _metrics(run)
     _write_log(log, run, card, report, metrics, started)
     store.close(finished=True)
+    world.close()
     return metrics
 
 
@@ -76,13 +93,15 @@ def _initialise(
 ) -> tuple[str, list[Graft]]:
     """Fill the network; returns where the encoder's weights came from, and what became of each pretrained tensor."""
     parent = read_card(pretrained) if pretrained else None
-    origin = ""
+    initialise(network, model.init, model.zero_last_norm)
+    origin, foreign = "", list[Graft]()
     if parent is None or parent.encoder != model.encoder:
-        origin = load_encoder_weights(network.get_submodule("encoder"), find_encoder(model.encoder), model.weights)
+        origin, foreign = load_foreign(network, find_encoder(model.encoder), model.weights)
+        kept = sum(entry.outcome == "kept" for entry in foreign)
+        print(f"loaded {kept} of {len(network.state_dict())} tensors from {origin}")
     if pretrained is None or parent is None:
-        return origin, []
-    same_classes = [c.name for c in parent.classes] == [c.name for c in dataset.classes]
-    report = graft(network, load_weights(pretrained, parent), same_classes)
+        return origin, foreign
+    report = graft(network, load_weights(pretrained, parent), links(parent, dataset))
     kept = sum(entry.outcome == "kept" for entry in report)
     print(f"grafted {kept} of {len(network.state_dict())} tensors from {pretrained}")
     for entry in report:
@@ -91,8 +110,31 @@ def _initialise(
     return origin or f"pretrained {parent.weights_sha256[:12]}", report
 
 
+def _teacher(
+    distill: Distill, pretrained: Path | None, dataset: DatasetCard, device: torch.device
+) -> tuple[nn.Module, ModelCard] | None:
+    """The model to learn from, in the dataset's classes; None if there is none to be.
+
+    Raises:
+        UserError: it is to be the pretrained model, and there is none.
+    """
+    if distill.teacher is None:
+        return None
+    folder = pretrained if distill.teacher == "pretrained" else Path(distill.teacher)
+    if folder is None:
+        raise UserError("distill.teacher: pretrained: this step starts from no model; give a model folder, or null")
+    teacher, card = translated(*load_model(folder), dataset, f"distill.teacher: {folder}")
+    return teacher.to(device).to(memory_format=torch.channels_last), card  # type: ignore[call-overload]
+
+
 def _card(
-    step: str, model: Model, training: Training, dataset: DatasetCard, pretrained: Path | None, origin: str
+    step: str,
+    model: Model,
+    training: Training,
+    dataset: DatasetCard,
+    pretrained: Path | None,
+    origin: str,
+    norm: Norm,
 ) -> ModelCard:
     entry = find_encoder(model.encoder)
     parent = read_card(pretrained) if pretrained else None
@@ -101,6 +143,7 @@ def _card(
         encoder=model.encoder,
         taxonomy=dataset.taxonomy,
         classes=dataset.classes,
+        norm=norm,
         preprocessing=Preprocessing(mean=entry.mean, std=entry.std),
         provenance={
             "segraft": __version__,
@@ -153,5 +196,6 @@ def _write_log(log: Path, run: Run, card: ModelCard, report: list[Graft], metric
         "environment": environment(run.device),
         "encoder_weights": card.provenance["encoder_weights"],
         "graft": [entry._asdict() for entry in report],
+        "schedule": planned(run.layers.groups, run.total, run.steps_per_epoch, run.training),
     }
     write_json(log / "training.json", content)

@@ -41,3 +41,13 @@ def test_long_series_are_averaged_down():
     series = log.series("loss")
     assert len(series) == POINTS and series[-1] == (10 * POINTS, 0.5)
     assert log.series("val_miou") == []
+
+
+def test_the_planned_schedule_has_a_line_for_each_part_of_each_run_in_the_run_s_colour():
+    from segraft.evaluation.report import _charts
+
+    plan = {"encoder": [[0, 0.0], [10, 0.001], [19, 0.0]], "decoder and head": [[0, 0.0], [10, 0.002], [19, 0.0]]}
+    (chart,) = _charts([Log("finetune", {"schedule": plan}, []), Log("scratch", {}, [])])
+    assert chart.title == "Planned learning rate"
+    assert [line.name for line in chart.lines] == ["finetune encoder", "finetune decoder and head"]
+    assert chart.lines[0].path != chart.lines[1].path and "finetune encoder from 0 to 0" in chart.summary

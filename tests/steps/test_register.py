@@ -14,11 +14,12 @@ from segraft.checkpoint import CARD, WEIGHTS, ClassCard, ModelCard, Preprocessin
 from segraft.data.packed import CARD as DATASET
 from segraft.data.packed import DatasetCard, Packed, ShardWriter
 from segraft.errors import UserError
-from segraft.params import Evaluate, Online, Register, Tracking
+from segraft.params import Crf, Evaluate, Online, Register, Tracking
 from segraft.registry import open_registered
 from segraft.steps import run
 from segraft.tracking import connect
 
+NO_CRF = Crf(iterations=0, smooth=3, smooth_std=1, appearance=4, position_std=67, color_std=3)
 CLASSES = (ClassCard(name="road", color=(128, 64, 128)), ClassCard(name="sky", color=(70, 130, 180)))
 CARDS = ModelCard(
     arch="unet",
@@ -130,7 +131,7 @@ class Project:
         sections = {
             "register": Register(name="segraft", min_gain=min_gain),
             "tracking": tracking or self.tracking(),
-            "evaluate": Evaluate(batch_size=2, examples=1, threads=0),
+            "evaluate": Evaluate(batch_size=2, examples=1, threads=0, window=None, crf=NO_CRF, adapt_batch_norm=False),
         }
         metrics = run("register", sections, {name: self.root / path for name, path in paths.items()})
         return metrics, json.loads((self.root / "reports/register.json").read_text())

@@ -22,14 +22,20 @@ def disc(seed: int, height: int = 72, width: int = 100) -> Packed:
     return Packed(f"disc_{seed:03d}", "discs", (), image.clip(0, 255).astype(np.uint8), mask)
 
 
-def pack(folder, train=6, val=3, codec="raw", crop=(64, 64), shard_mb=1):
+def pack(
+    folder, train=6, val=3, codec="raw", crop=(64, 64), shard_mb=1, further=None, names=(), kin=None, taxonomy="discs"
+):
+    """A packed dataset; `further` split → (first seed, samples), `names` of its classes, if not those of the discs."""
+    classes = tuple(ClassCard(name=n, color=(i, i, i)) for i, n in enumerate(names)) or CLASSES
     splits = {}
-    for split, first, count in (("train", 0, train), ("val", 100, val), ("test", 200, 2)):
-        writer = ShardWriter(folder, split, len(CLASSES), codec, shard_mb)
+    for split, (first, count) in {"train": (0, train), "val": (100, val), "test": (200, 2), **(further or {})}.items():
+        writer = ShardWriter(folder, split, len(classes), codec, shard_mb)
         for seed in range(first, first + count):
             writer.add(disc(seed))
         splits[split] = writer.close()
-    card = DatasetCard(taxonomy="discs", classes=CLASSES, codec=codec, crop=crop, online=ONLINE, splits=splits)
+    card = DatasetCard(
+        taxonomy=taxonomy, classes=classes, codec=codec, crop=crop, online=ONLINE, splits=splits, kin=kin or {}
+    )
     (folder / CARD).write_text(json.dumps(card.model_dump()))
     return folder
 

@@ -107,6 +107,8 @@ def lines(root: Path, file: str) -> list[str]:
         text = (root / file).read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
+    except UnicodeDecodeError as error:
+        raise UserError(f"{root / file}: not UTF-8 text (byte {error.start}); save the split file as UTF-8") from None
     found = [line.strip() for line in text.splitlines() if line.strip()]
     for line in found:
         inside(f"{root / file}: {line}", line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 from segraft.data.formats import Sample
 from segraft.data.validation.facts import Source, read_sample, schema
 from segraft.errors import UserError
+from segraft.machine import cores
 from segraft.progress import progress
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def scan(sources: Mapping[str, Source], tasks: Sequence[Task], workers: int) -> 
     import pyarrow as pa
 
     keep_memory()
-    workers = min(workers or len(os.sched_getaffinity(0)), len(tasks) // WORTH)
+    workers = min(workers or cores(), len(tasks) // WORTH)
     rows = _in_processes(sources, tasks, workers) if workers > 1 else (_read(sources, task) for task in tasks)
     columns, batches = schema(), []
     waiting: Rows = []

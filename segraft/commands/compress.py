@@ -1,0 +1,51 @@
+"""Find the most accurate form of a model that fits a budget of time, size and lost accuracy.
+
+Tries every pruning level of --levels on every runtime of export.runtimes; a pruned model trains on with the knobs of
+finetune. Draws the Pareto front. Say it again with another budget: what was trained and measured is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from segraft.errors import UserError
+from segraft.params import load_params
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `segraft compress`."""
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the knobs (params.yaml)")
+    parser.add_argument("-S", "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one knob")
+    parser.add_argument("--model", type=Path, default=Path("models/finetuned"), help="model folder to compress")
+    parser.add_argument("--dataset", type=Path, default=Path("data/packed/target"), help="the packed target dataset")
+    parser.add_argument("--out", type=Path, default=Path("build/compressed"), help="folder of the front and the model")
+    parser.add_argument("--max-ms", type=float, default=math.inf, help="milliseconds for one image of the val split")
+    parser.add_argument("--max-mb", type=float, default=math.inf, help="megabytes of the files that are served")
+    parser.add_argument("--max-miou-loss", type=float, default=math.inf, help="points of mIoU that may be lost")
+    parser.add_argument("--levels", type=float, nargs="+", default=[0.25, 0.5], help="shares to prune (0.25 0.5)")
+    parser.add_argument(
+        "--prune", choices=["channels", "weights"], default="channels", help="what is pruned (channels)"
+    )
+
+
+def main(args: argparse.Namespace) -> None:
+    """Search, and say what was chosen.
+
+    Raises:
+        UserError: nothing fits, or a level or a knob is wrong.
+    """
+    if any(not 0 <= level < 1 for level in args.levels):
+        raise UserError(f"--levels {args.levels}: each must be at least 0 and below 1")
+    for name in ("max_ms", "max_mb"):
+        if not getattr(args, name) > 0:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be above 0")
+    params = load_params(args.params, args.set)
+    from segraft.compression.search import Budget, Search, compress
+
+    search = Search(args.model, args.dataset, tuple(args.levels), args.prune, params.finetune, params.export)
+    best = compress(search, Budget(args.max_ms, args.max_mb, args.max_miou_loss), args.out)
+    cost = f"{best.latency_ms:.1f} ms, {best.size_mb:.1f} MB, {best.miou_loss:.2f} points of mIoU lost"
+    print(f"chosen: {best.runtime} with {100 * best.share:.0f} % of the {args.prune} pruned: {cost}")
+    print(f"  {args.out / 'model'}: serve it, register it; {args.out / 'pareto.svg'}: what else there is")

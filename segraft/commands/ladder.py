@@ -1,0 +1,55 @@
+"""Measure what the source is worth: several ways to fine-tune, at one compute budget, over label budgets and seeds.
+
+Needs the packed data and the pretrained model, as `dvc repro` leaves them. Every cell's result is kept: say it again
+after an interruption, or with more seeds, and it goes on. docs/ladder.md explains the rungs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from segraft.errors import UserError
+from segraft.params import load_params
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `segraft ladder`."""
+    parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the knobs (params.yaml)")
+    parser.add_argument("-S", "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one knob")
+    parser.add_argument("--source", type=Path, default=Path("data/packed/source"), help="the packed source dataset")
+    parser.add_argument("--target", type=Path, default=Path("data/packed/target"), help="the packed target dataset")
+    parser.add_argument("--pretrained", type=Path, default=Path("models/pretrained"), help="the source model")
+    parser.add_argument("--work", type=Path, default=Path("build/ladder"), help="results of cells (build/ladder)")
+    parser.add_argument("--report", type=Path, default=Path("reports/ladder"), help="folder to write (reports/ladder)")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Climb, compare and write the report.
+
+    Raises:
+        UserError: the data, the model or the knobs do not allow it.
+    """
+    params = load_params(args.params, args.set)
+
+    from segraft.data.packed import PackedDataset
+    from segraft.ladder.cells import Data, climb, source_pixels
+    from segraft.ladder.report import write
+    from segraft.ladder.table import outcome
+    from segraft.steps import beside_path, publish
+
+    if not len(PackedDataset(args.target).split("train")):
+        raise UserError(f"{args.target}: no train images; a ladder needs a labelled target")
+    pixels = source_pixels(args.pretrained, args.source)
+    if not pixels:
+        raise UserError(f"{args.pretrained}: was not trained on a source; there is nothing to measure the worth of")
+    results = climb(Data(params, args.target, args.pretrained, pixels, args.work))
+    found = outcome(results)
+    temporary = beside_path(args.report)
+    write(found, temporary)
+    publish(temporary, args.report)
+    for row in found.rows:
+        low, high = (100 * end for end in row.score.interval)
+        score = f"{100 * row.score.mean:5.1f} % ({low:.1f} to {high:.1f})"
+        print(f"{row.rung:<14}{row.labels:>6} labels  {score}  {row.verdict or ''}")
+    print(f"{found.headline()}\n{args.report / 'ladder.html'}")

@@ -1,0 +1,78 @@
+"""BatchNorm under transfer: keep its statistics, take them anew on other images, or do without it."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+GROUPS = 32
+
+
+def stay_in_eval(module: nn.Module) -> None:
+    """Eval mode for good, whatever `train()` is called around it; its parameters go on learning."""
+    module.train = types.MethodType(_stay, module)  # type: ignore[method-assign]
+    module.training = False
+
+
+def _stay(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module
+
+
+def norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Every BatchNorm of a model."""
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def freeze_statistics(model: nn.Module) -> None:
+    """Normalise by the statistics as they are, in training too; scale and shift go on learning."""
+    for norm in norms(model):
+        stay_in_eval(norm)
+
+
+@torch.no_grad()
+def reestimate(model: nn.Module, images: Iterable[Tensor]) -> None:
+    """Replace the statistics by those of other images: AdaBN (Li et al. 2017). Without images, nothing changes.
+
+    Args:
+        model: changed in place.
+        images: batches of (N, 3, H, W) normalised images; each batch counts as much as any other.
+    """
+    before = {norm: (norm.training, norm.momentum) for norm in norms(model)}
+    training = model.training
+    model.eval()
+    started = False
+    for batch in images:
+        for norm in before:
+            if not started:
+                norm.reset_running_stats()
+            norm.momentum, norm.training = None, True  # None: the plain mean over the batches
+        started = True
+        model(batch)
+        model.eval()
+    model.train(training)
+    for norm, (mode, momentum) in before.items():
+        norm.training, norm.momentum = mode, momentum
+
+
+def to_group_norm(model: nn.Module) -> None:
+    """Put GroupNorm (Wu & He 2018) where BatchNorm is, with the same names, scales and shifts."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.modules.batchnorm._BatchNorm):
+                setattr(parent, name, _group_norm(child))
+
+
+def _group_norm(norm: nn.modules.batchnorm._BatchNorm) -> nn.Module:
+    from timm.layers import GroupNormAct
+
+    groups = math.gcd(norm.num_features, GROUPS)
+    new: nn.Module = nn.GroupNorm(groups, norm.num_features, eps=norm.eps)
+    if hasattr(norm, "act"):  # timm's BatchNorm that carries the activation after it
+        new = GroupNormAct(norm.num_features, groups, eps=norm.eps)
+        new.drop, new.act = norm.drop, norm.act
+    new.load_state_dict({"weight": norm.weight.detach(), "bias": norm.bias.detach()})
+    return new

@@ -1,0 +1,174 @@
+"""The search for finetune's knobs, with Optuna (Akiba et al. 2019): TPE draws the trials, the median rule prunes them.
+
+The study is an SQLite file, so a killed search goes on: what was running is drawn again, and resumes. Each trial is a
+child run in MLflow of the study's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from segraft.data.packed import PackedDataset
+from segraft.errors import UserError
+from segraft.params import Choice, Params, Range, change
+from segraft.tracking import Point, Record, TrackingUnavailable, connect
+from segraft.trial import Bench, run_trial
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+    from optuna.trial import FrozenTrial
+
+
+def search(params: Params, bench: Bench) -> Study:
+    """Run the trials that are missing.
+
+    Args:
+        params: the knobs; `tune` says how to search, `finetune` what is not searched.
+        bench: what the trials share.
+
+    Returns:
+        The study; its best trial has the knobs to use.
+
+    Raises:
+        UserError: the space names no knob of finetune, a value is out of its bounds, or a training failed.
+    """
+    study = open_study(params, bench)
+    missing = params.tune.trials - len(_ended(study))
+    if missing > 0:
+        study.optimize(
+            lambda trial: _objective(trial, params, bench), missing, callbacks=[lambda s, t: log(params, s, t)]
+        )
+    return study
+
+
+def open_study(params: Params, bench: Bench) -> Study:
+    """The study of this space on this dataset, from before if there is one; trials that a kill cut short are queued."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    check(params)
+    bench.folder.mkdir(parents=True, exist_ok=True)
+    storage = f"sqlite:///{(bench.folder / 'study.db').absolute()}"
+    before = {study.study_name: study for study in optuna.get_all_study_summaries(storage)}
+    name = study_name(params, bench)
+    tune = params.tune
+    drawn = before[name].n_trials if name in before else 0
+    study = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        load_if_exists=True,
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(seed=tune.seed + drawn, n_startup_trials=tune.startup),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=tune.startup),
+    )
+    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        study.enqueue_trial(trial.params)
+    return study
+
+
+def study_name(params: Params, bench: Bench) -> str:
+    """Known by all that decides what a trial scores: space, network, settings, data and the model to start from."""
+    from segraft.checkpoint import read_card
+
+    content = {
+        "space": params.tune.model_dump(mode="json")["space"],
+        "model": params.model.model_dump(mode="json"),
+        "finetune": params.finetune.model_dump(mode="json"),
+        "dataset": PackedDataset(bench.dataset).card.fingerprint,
+        "pretrained": read_card(bench.pretrained).weights_sha256,
+    }
+    return "finetune-" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def check(params: Params) -> None:
+    """Both ends of every range and every choice are values that finetune takes."""
+    for key, where in params.tune.space.items():
+        ends = where.choices if isinstance(where, Choice) else (number(where, where.low), number(where, where.high))
+        for value in ends:
+            try:
+                change(params, "finetune", [_assignment(key, value)])
+            except UserError as error:
+                raise UserError(f"tune.space.{key}: {error}") from None
+
+
+def _objective(trial: Trial, params: Params, bench: Bench) -> float:
+    import optuna
+
+    def report(epoch: int, miou: float) -> bool:
+        trial.report(miou, epoch)
+        print(f"trial {trial.number} epoch {epoch}: mIoU {100 * miou:.2f} %", flush=True)
+        return not trial.should_prune()
+
+    drawn = {key: _draw(trial, key, where) for key, where in params.tune.space.items()}
+    trial.set_user_attr("started", time.time())
+    training = run_trial(bench, [_assignment(key, value) for key, value in drawn.items()], report)
+    trial.set_user_attr("ended", time.time())
+    if training is None:
+        raise optuna.TrialPruned
+    if training["best_miou"] is None:
+        raise UserError(f"{bench.dataset}: no val split to tune on; give the target one (data.target.holdout)")
+    return float(training["best_miou"])
+
+
+def _draw(trial: Trial, key: str, where: Choice | Range) -> Any:
+    if isinstance(where, Choice):
+        return trial.suggest_categorical(key, where.choices)
+    if where.integer:
+        return trial.suggest_int(key, int(where.low), int(where.high), log=where.log)
+    return trial.suggest_float(key, where.low, where.high, log=where.log)
+
+
+def number(where: Range, value: float) -> float:
+    """An end of a range, whole if the knob is."""
+    return int(value) if where.integer else value
+
+
+def _assignment(key: str, value: Any) -> str:
+    """KEY=VALUE as the command line takes it."""
+    return f"{key}={text(value)}"
+
+
+def text(value: Any) -> str:
+    """A value as YAML reads it."""
+    return str(yaml.safe_dump(value, default_flow_style=True).splitlines()[0])
+
+
+def _ended(study: Study) -> list[FrozenTrial]:
+    from optuna.trial import TrialState
+
+    return study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])
+
+
+def log(params: Params, study: Study, trial: FrozenTrial) -> None:
+    """Write a trial to MLflow, as a child of the study's run; a server that is not there costs the log alone."""
+    started, ended = (trial.user_attrs.get(name, time.time()) for name in ("started", "ended"))
+    whole = Record(study.study_name, study.study_name, started, ended, params={"space": _told(params.tune.space)})
+    points = [Point("val_miou", value, epoch, ended) for epoch, value in trial.intermediate_values.items()]
+    points += [Point("best_miou", trial.value, 0, ended)] if trial.value is not None else []
+    tags = {"segraft.trial": trial.state.name.lower()}
+    one = Record(
+        f"trial-{trial.number}", f"{study.study_name}/{trial.number}", started, ended, trial.params, points, tags
+    )
+    try:
+        with connect(params.tracking) as tracker:
+            parent = tracker.log(whole)
+            tracker.log(one, parent)
+            if any(t.value is not None for t in _ended(study)):
+                tracker.client.log_metric(parent, "best_miou", study.best_value, step=trial.number)
+    except TrackingUnavailable as error:
+        if params.tracking.required:
+            raise
+        print(f"warning: trial {trial.number} is not in MLflow: {error}")
+
+
+def _told(space: Mapping[str, Choice | Range]) -> dict[str, str]:
+    return {key: json.dumps(where.model_dump(mode="json")) for key, where in space.items()}

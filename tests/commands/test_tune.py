@@ -1,0 +1,121 @@
+"""`segraft tune`: the search here, and the same search for Katib."""
+
+import json
+import subprocess
+import sys
+
+import optuna
+import pytest
+import yaml
+from kubeflow_katib_api.models import V1beta1Experiment
+from optuna.trial import TrialState
+
+from segraft import tuning
+from segraft.errors import UserError
+from segraft.katib import katib, write_katib
+from segraft.params import load_params
+from segraft.tracking import connect
+from segraft.trial import Bench
+from tests.components.test_run import ROOT
+from tests.pipelines.fields import unknown
+from tests.steps.test_register import pack_dataset, write_model
+
+SPACE = (
+    "tune.space={lr: {low: 0.0001, high: 0.1, log: true, integer: false}, "
+    "batch_size: {low: 2, high: 8, log: false, integer: true}, freeze: {choices: [none, encoder]}}"
+)
+STORE = ("cluster.store=/mnt/data/segraft", "cluster.volumes=[{claim: team, path: /mnt/data}]")
+
+
+def params(*overrides):
+    return load_params(ROOT / "params.yaml", [SPACE, *overrides])
+
+
+@pytest.fixture
+def bench(tmp_path):
+    pack_dataset(tmp_path / "packed")
+    write_model(tmp_path / "model")
+    return Bench(ROOT / "params.yaml", (), tmp_path / "packed", tmp_path / "model", tmp_path / "tune")
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ("{lrr: {low: 0.1, high: 1, log: false, integer: false}}", "tune.space.lrr: .*params.yaml has no finetune.lrr"),
+        ("{lr: {low: -1, high: 1, log: false, integer: false}}", "tune.space.lr: finetune.lr: .*greater than 0"),
+        ("{freeze: {choices: [none, everything]}}", "tune.space.freeze: finetune.freeze: "),
+        ("{lr: {low: 1, high: 0.1, log: false, integer: false}}", "low must be below high"),
+        ("{lr: {low: 0, high: 0.1, log: true, integer: false}}", "above 0 with log"),
+    ],
+)
+def test_a_space_that_finetune_would_refuse_is_refused_before_the_first_trial(space, message, bench):
+    with pytest.raises(UserError, match=message):
+        tuning.open_study(load_params(ROOT / "params.yaml", [f"tune.space={space}"]), bench)
+
+
+def test_a_study_goes_on_where_it_was_cut_short_and_is_another_for_other_data(bench):
+    study = tuning.open_study(params(), bench)
+    cut = study.ask()
+    drawn = {key: tuning._draw(cut, key, where) for key, where in params().tune.space.items()}
+    again = tuning.open_study(params(), bench)
+    assert [t.state for t in again.trials] == [TrialState.FAIL, TrialState.WAITING]
+    trial = again.ask()
+    assert {key: tuning._draw(trial, key, where) for key, where in params().tune.space.items()} == drawn
+    assert 2 <= drawn["batch_size"] <= 8 and isinstance(drawn["batch_size"], int) and 0.0001 <= drawn["lr"] <= 0.1
+    write_model(bench.pretrained, seed=1)
+    assert tuning.open_study(params(), bench).trials == [], "scores of another model are not comparable"
+
+
+def test_trials_are_children_in_mlflow_and_a_pruned_one_says_so(bench, tmp_path):
+    chosen = params(f"tracking.uri=sqlite:///{tmp_path}/mlflow.db")
+    study = tuning.open_study(chosen, bench)
+    floats = {"lr": optuna.distributions.FloatDistribution(0.0001, 0.1)}
+    for state, value in ((TrialState.COMPLETE, 0.4), (TrialState.PRUNED, None)):
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=state,
+                value=value,
+                params={"lr": 0.01},
+                distributions=floats,
+                intermediate_values={1: 0.3, 2: 0.4},
+            )
+        )
+        tuning.log(chosen, study, study.trials[-1])
+    with connect(chosen.tracking) as tracker:
+        runs = {run.info.run_name: run.data for run in tracker.client.search_runs([tracker.experiment])}
+    parent = runs[study.study_name]
+    assert parent.metrics["best_miou"] == 0.4 and len(runs) == 3
+    assert runs["trial-0"].metrics == {"best_miou": 0.4, "val_miou": 0.4} and runs["trial-0"].params["lr"] == "0.01"
+    assert runs["trial-1"].tags["segraft.trial"] == "pruned" and runs["trial-1"].tags["mlflow.parentRunId"]
+
+
+def test_katib_is_given_the_same_space_and_jobs_that_may_run_anywhere(tmp_path):
+    write_katib(params(*STORE, "cluster.gpu={type: nvidia.com/gpu, count: 1}"), tmp_path / "experiment.yaml")
+    experiment = yaml.safe_load((tmp_path / "experiment.yaml").read_text())
+    assert unknown(experiment, V1beta1Experiment.from_dict(experiment).to_dict()) == []
+    spec = experiment["spec"]
+    space = {one["name"]: (one["parameterType"], one["feasibleSpace"]) for one in spec["parameters"]}
+    assert space["lr"] == ("double", {"min": "0.0001", "max": "0.1", "distribution": "logUniform"})
+    assert space["batch_size"] == ("int", {"min": "2", "max": "8", "distribution": "uniform"})
+    assert space["freeze"] == ("categorical", {"list": ["none", "encoder"]})
+    assert [one["reference"] for one in spec["trialTemplate"]["trialParameters"]] == list(space)
+    pod = spec["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert "finetune.lr=${trialParameters.lr}" in container["command"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1 and pod["securityContext"]["runAsNonRoot"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert {v["name"] for v in pod["volumes"]} == {m["name"] for m in container["volumeMounts"]}
+
+
+def test_katib_needs_a_place_for_its_data():
+    with pytest.raises(UserError, match="name the folder"):
+        katib(params())
+
+
+def test_optuna_is_only_needed_to_search(tmp_path):
+    code = "import sys; sys.modules['optuna'] = None\nfrom segraft.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    overrides = [word for override in STORE for word in ("-S", override)]
+    command = [sys.executable, "-c", code, "tune", "--katib", str(tmp_path / "e.yaml"), *overrides]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and (tmp_path / "e.yaml").is_file(), done.stderr
+    assert json.dumps(yaml.safe_load((tmp_path / "e.yaml").read_text())["kind"]) == '"Experiment"'

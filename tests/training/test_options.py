@@ -1,0 +1,192 @@
+"""Whole runs with each option: it has its effect, a stop in the middle changes nothing, and the folder stays plain."""
+
+import gc
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from segraft.checkpoint import load_model, load_weights, read_card
+from segraft.errors import UserError
+from segraft.evaluation.run import score
+from segraft.params import load_params
+from segraft.steps import run
+from segraft.training import loop
+from tests.training.conftest import pack
+from tests.training.test_run import MODEL, PARAMS, TRAINING
+
+SELF = {"weight": 1.0, "start": 1, "threshold": 0.6, "mix": 0.5, "mask": 0.5, "patch": 16, "tolerance": 1.0}
+SEGFORMER = MODEL.model_copy(update={"arch": "segformer", "encoder": "mit_b0"})
+OPTIONS = {
+    "losses": {"loss": {"ohem": 1.0, "dice": 0.5, "boundary": 0.2}, "class_weights": "effective_number"},
+    "gradual": {"freeze": "gradual", "thaw": 0.8, "layer_decay": 0.7, "schedule": "one_cycle", "warmup": "none"},
+    "frozen statistics": {"batch_norm": "frozen", "source_share": 0.4},
+    "reestimated statistics": {"batch_norm": "reestimate", "loss": {"lovasz": 1.0}},
+    "group norm": {"batch_norm": "group", "loss": {"focal": 1.0, "tversky": 1.0}},
+    "l2-sp": {"l2_sp": 0.5},
+    "teacher": {"distill": {"teacher": "pretrained", "kind": "feature", "weight": 5.0, "temperature": 4.0}},
+    "self-training": {"self_train": SELF},
+    "lora": {"lora_rank": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory):
+    """Discs with the splits `source` and `unlabelled`."""
+    return pack(tmp_path_factory.mktemp("rich"), further={"source": (300, 4), "unlabelled": (400, 5)})
+
+
+@pytest.fixture(scope="module")
+def donors(tmp_path_factory, rich):
+    """Pretrained folders by the name of their encoder."""
+    made = {}
+    for model in (MODEL, SEGFORMER):
+        folder = tmp_path_factory.mktemp(model.encoder)
+        paths = {"dataset": rich, "work": folder / "work", "weights": folder / "model", "log": folder / "log"}
+        training = TRAINING.model_copy(update={"epochs": 1})
+        run("pretrain", {"model": model, "pretrain": training}, paths)
+        made[model.encoder] = folder / "model"
+    return made
+
+
+def finetune(folder: Path, dataset: Path, pretrained: Path, model=MODEL, **changes: object) -> dict[str, float]:
+    training = TRAINING.model_dump() | {"epochs": 2} | changes
+    paths = {"dataset": dataset, "work": folder / "work", "weights": folder / "model", "log": folder / "log"}
+    return run("finetune", {"model": model, "finetune": training}, paths | {"pretrained": pretrained})
+
+
+def log_of(folder: Path) -> dict:
+    return json.loads((folder / "log" / "training.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_stopped_run_ends_with_the_same_weights(option, tmp_path, rich, donors, monkeypatch):
+    model = SEGFORMER if option == "lora" else MODEL
+    finetune(tmp_path / "whole", rich, donors[model.encoder], model, **OPTIONS[option])
+    step = loop.Run._step
+
+    def stopping(self, batch):
+        step(self, batch)
+        if self.progress.step == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(loop.Run, "_step", stopping)
+        finetune(tmp_path / "stopped", rich, donors[model.encoder], model, **OPTIONS[option])
+    gc.collect()  # the stopped run lets go of its folder
+    finetune(tmp_path / "stopped", rich, donors[model.encoder], model, **OPTIONS[option])
+    assert read_card(tmp_path / "stopped" / "model") == read_card(tmp_path / "whole" / "model")
+    network, card = load_model(tmp_path / "whole" / "model")
+    assert card.norm == ("group" if option == "group norm" else "batch")
+    assert not any("parametrizations" in name for name in network.state_dict())
+
+
+def test_a_linear_probe_leaves_all_but_the_classifier_as_it_was(tmp_path, rich, donors):
+    finetune(tmp_path, rich, donors["resnet18"], freeze="body", epochs=1)
+    before, after = (load_weights(folder, read_card(folder)) for folder in (donors["resnet18"], tmp_path / "model"))
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert moved == {"segmentation_head.0.weight", "segmentation_head.0.bias"}
+    assert list(log_of(tmp_path)["schedule"]) == ["decoder and head"]
+
+
+def test_l2_sp_holds_the_weights_where_they_were(tmp_path, rich, donors):
+    finetune(tmp_path, rich, donors["resnet18"], l2_sp=1e9, epochs=1, ema=0.0)
+    before, after = (load_weights(folder, read_card(folder)) for folder in (donors["resnet18"], tmp_path / "model"))
+    weights = [name for name in after if name.endswith("weight")]
+    assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in weights)
+
+
+def test_a_group_norm_model_is_fine_tuned_as_one(tmp_path, rich, donors):
+    finetune(tmp_path / "first", rich, donors["resnet18"], batch_norm="group", epochs=1)
+    finetune(tmp_path / "second", rich, tmp_path / "first" / "model", epochs=0)
+    cards = [read_card(tmp_path / run / "model") for run in ("first", "second")]
+    assert cards[0].weights_sha256 == cards[1].weights_sha256 and cards[1].norm == "group"
+    assert {entry["outcome"] for entry in log_of(tmp_path / "second")["graft"]} == {"kept"}
+
+
+def test_a_teacher_is_named_in_the_model_s_origins_and_changes_it(tmp_path, rich, donors):
+    distill = {"teacher": str(donors["resnet18"]), "kind": "logit", "weight": 1.0, "temperature": 2.0}
+    finetune(tmp_path / "taught", rich, donors["resnet18"], distill=distill, epochs=1)
+    finetune(tmp_path / "alone", rich, donors["resnet18"], epochs=1)
+    taught, alone = (read_card(tmp_path / run / "model") for run in ("taught", "alone"))
+    assert taught.provenance["teacher"] == read_card(donors["resnet18"]).weights_sha256
+    assert "teacher" not in alone.provenance and taught.weights_sha256 != alone.weights_sha256
+
+
+def test_pretrain_has_no_pretrained_teacher(tmp_path, rich):
+    distill = TRAINING.distill.model_copy(update={"teacher": "pretrained"})
+    paths = {"dataset": rich, "work": tmp_path / "work", "weights": tmp_path / "model", "log": tmp_path / "log"}
+    with pytest.raises(UserError, match=r"distill\.teacher: pretrained: this step starts from no model"):
+        run("pretrain", {"model": MODEL, "pretrain": TRAINING.model_copy(update={"distill": distill})}, paths)
+
+
+def test_self_training_that_does_harm_is_stopped_and_undone(tmp_path, rich, donors, capsys, monkeypatch):
+    scores = iter([0.8, 0.5, 0.7, 0.6])
+    monkeypatch.setattr(loop.Run, "_validate", lambda self: next(scores))
+    counted = []
+    further = loop.Run._further_loss
+    monkeypatch.setattr(
+        loop.Run, "_further_loss", lambda self, *args: counted.append(further(self, *args) is not None) or None
+    )
+    finetune(tmp_path, rich, donors["resnet18"], self_train=SELF | {"tolerance": 0.0}, epochs=4)
+    assert "self-training is stopped: val mIoU fell from 0.8000 to 0.5000" in capsys.readouterr().out
+    assert counted == [False] * 5 + [True] * 5 + [False] * 10
+    assert log_of(tmp_path)["best_epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source_share": 0.5}, r"source_share: .* has no source samples; set augment\.source_samples"),
+        ({"self_train": SELF}, r"no unlabelled images; name some in augment\.unlabelled"),
+        ({"lora_rank": 4}, "lora_rank: this encoder has no linear layers"),
+        (
+            {"distill": {"teacher": "/nowhere", "kind": "logit", "weight": 1.0, "temperature": 1.0}},
+            "nowhere: not a model",
+        ),
+    ],
+)
+def test_what_is_not_there_is_one_clear_error(changes, message, tmp_path, discs, donors):
+    with pytest.raises(UserError, match=message):
+        finetune(tmp_path, discs, donors["resnet18"], **changes)
+
+
+def test_a_source_model_of_other_classes_is_scored_and_grafted_through_the_map(tmp_path, donors):
+    """The donor's disc is split into two classes, its ground goes by another name, and one class is new."""
+    kin = {"discs": (("ground", "floor"), ("disc", "ball"), ("disc", "plate"))}
+    dataset = pack(tmp_path / "data", names=("floor", "ball", "plate", "sky"), kin=kin, taxonomy="toys")
+    as_it_is = score(donors["resnet18"], dataset, "test", 4, 1)
+    itself = score(donors["resnet18"], pack(tmp_path / "same"), "test", 4, 1)
+    assert [c.name for c in as_it_is.card.classes] == ["floor", "ball", "plate", "sky"]
+    assert (as_it_is.matrix[:2, :2] == itself.matrix).all()
+    finetune(tmp_path / "run", dataset, donors["resnet18"], epochs=0)
+    head = [e for e in log_of(tmp_path / "run")["graft"] if e["tensor"].startswith("segmentation_head")]
+    assert {(e["outcome"], e["why"]) for e in head} == {("transplanted", "1 copied, 2 split, 1 new")}
+
+
+def test_batch_norm_is_adapted_to_what_is_scored_when_evaluate_says_so(rich, donors):
+    adapted = PARAMS.evaluate.model_copy(update={"adapt_batch_norm": True})
+    plain, other = (score(donors["resnet18"], rich, "test", 2, 1, how) for how in (PARAMS.evaluate, adapted))
+    assert (plain.matrix != other.matrix).any() and plain.matrix.sum() == other.matrix.sum()
+
+
+def test_scratch_takes_nothing_from_the_source_or_a_teacher(tmp_path, discs):
+    """Settings that need what it has not would fail; it must ignore them."""
+    params = load_params(Path(__file__).parents[2] / "params.yaml")
+    finetune = TRAINING.model_copy(
+        update={
+            "epochs": 0,
+            "source_share": 0.5,
+            "self_train": TRAINING.self_train.model_copy(update={"weight": 1.0}),
+            "distill": TRAINING.distill.model_copy(update={"teacher": "pretrained"}),
+            "lora_rank": 4,
+        }
+    )
+    paths = {"dataset": discs, "work": tmp_path / "work", "weights": tmp_path / "model", "log": tmp_path / "log"}
+    sections = {"model": MODEL, "pretrain": params.pretrain, "finetune": finetune, "scratch": params.scratch}
+    run("scratch", sections, paths)
+    assert read_card(tmp_path / "model").provenance["step"] == "scratch"
