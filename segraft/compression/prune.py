@@ -1,0 +1,84 @@
+"""Pruning: whole channels, which makes a network smaller and faster, or single weights, which makes it sparse.
+
+Channels go in groups that depend on each other (a convolution, its BatchNorm, what reads it, what is added to it),
+found by DepGraph (Fang et al., CVPR 2023, the torch-pruning package) and ranked by the L2 norm of all their weights.
+Single weights go by magnitude over the whole network (Han et al., 2015): their zeros save neither time nor memory on
+the runtimes here, only bytes of a compressed file; they tell how redundant a network is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from segraft.compression.widths import Widths, widths
+from segraft.errors import UserError
+from segraft.evaluation.predict import MULTIPLE
+
+ROUND_TO = 8
+"""Channels stay multiples of this: vector units work on so many at once."""
+
+
+def prune_channels(network: nn.Module, share: float) -> Widths:
+    """Remove a share of every layer's channels, the weakest groups first; the classes stay.
+
+    Args:
+        network: changed in place.
+        share: of the channels, 0 … below 1.
+
+    Returns:
+        The new width of each convolution that became narrower.
+
+    Raises:
+        UserError: the network holds layers that cannot be narrowed.
+    """
+    import torch_pruning
+
+    before, shapes = widths(network), {name: p.shape for name, p in network.named_parameters()}
+    classifier = [m for m in network.get_submodule("segmentation_head").modules() if isinstance(m, nn.Conv2d)][-1:]
+    example = torch.zeros(1, 3, 2 * MULTIPLE, 2 * MULTIPLE)
+    pruner = torch_pruning.pruner.BasePruner(
+        network.eval(),
+        example,
+        torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        pruning_ratio=share,
+        ignored_layers=classifier,
+        round_to=ROUND_TO,
+    )
+    pruner.step()
+    narrow = (nn.Conv2d, nn.BatchNorm2d)
+    for name, parameter in network.named_parameters():
+        owner = network.get_submodule(name.rpartition(".")[0])
+        if parameter.shape != shapes[name] and not isinstance(owner, narrow):
+            raise UserError(f"{name}: {type(owner).__name__} layers cannot be narrowed; prune a convolutional network")
+    network(example)
+    return {name: width for name, width in widths(network).items() if width != before[name]}
+
+
+def prune_weights(network: nn.Module, share: float) -> None:
+    """Set the smallest weights of all convolutions to zero, and keep them there while the network trains on.
+
+    Args:
+        network: changed in place.
+        share: of the weights, 0 … below 1.
+    """
+    layers = [(module, "weight") for module in network.modules() if isinstance(module, nn.Conv2d)]
+    prune.global_unstructured(layers, pruning_method=prune.L1Unstructured, amount=share)
+    for module, name in layers:
+        mask: Tensor = module.weight_mask  # type: ignore[assignment]
+        prune.remove(module, name)  # type: ignore[no-untyped-call]
+        # A weight of zero whose gradient is zero stays zero under SGD, Adam, weight decay and averaging.
+        module.weight.register_hook(_masked(mask))  # type: ignore[no-untyped-call]
+
+
+def _masked(mask: Tensor) -> Any:
+    return lambda gradient: gradient * mask.to(gradient.device)
+
+
+def sparsity(network: nn.Module) -> float:
+    """Share of the convolutions' weights that are zero."""
+    weights = [module.weight for module in network.modules() if isinstance(module, nn.Conv2d)]
+    return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)

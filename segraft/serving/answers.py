@@ -1,0 +1,168 @@
+"""Answers: what a client reads of one image, made from its maps."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from PIL import Image
+
+from segraft.checkpoint import ModelCard
+from segraft.params import ServeLimits
+from segraft.serving.asks import Options, OutputName
+from segraft.serving.errors import Refused
+from segraft.serving.fields import Map
+from segraft.serving.images import Pixels
+from segraft.serving.polygons import geojson
+
+PNG_LEVEL = 2
+"""zlib-ng's: on masks as fast as its first level, at half the size."""
+BYTES_A_PIXEL = {"topk": 15, "ids": 1, "overlay": 4, "confidence": 6, "entropy": 6}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One output of one image: a tensor, or a file.
+
+    Attributes:
+        name: of the output.
+        media: content type of the file; empty for a tensor.
+        value: a tensor, or the file.
+    """
+
+    name: str
+    media: str
+    value: Map | bytes
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """One image and what the model says of it, in the orientation in which the client's file stores it.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        maps: "ids" (H, W) uint8 trainIds, and what else was wanted: see `segraft.serving.fields`.
+    """
+
+    image: Pixels
+    maps: Mapping[str, Map]
+
+    @property
+    def ids(self) -> NDArray[np.uint8]:
+        """(H, W) uint8 trainIds."""
+        return np.asarray(self.maps["ids"], np.uint8)
+
+
+def answer(name: OutputName, of: Segmented, card: ModelCard, options: Options) -> tuple[Answer, ...]:
+    """The answers that an output's name stands for: one; of "topk" two.
+
+    Raises:
+        Refused: it would be too large.
+    """
+    if name == "topk":
+        return Answer("topk", "", of.maps["topk"]), Answer("topk_probability", "", of.maps["topk_probability"])
+    if name in ("ids", "logits"):
+        return (Answer(name, "", of.maps[name]),)
+    media, make = FILES[name]
+    return (Answer(name, media, make(of, card, options)),)
+
+
+def check_answer_size(options: Options, pixels: int, classes: int, limits: ServeLimits) -> None:
+    """Refuse a request whose answers would hold more bytes than a server is to keep in memory.
+
+    Raises:
+        Refused: they would.
+    """
+    each = sum(4 * classes if name == "logits" else BYTES_A_PIXEL.get(name, 1) for name in options.outputs)
+    if each * pixels > limits.answer_mb << 20:
+        wanted = ", ".join(options.outputs)
+        raise Refused(413, f"parameters.outputs: {wanted} of {pixels:,} pixels are more than {limits.answer_mb} MiB")
+
+
+def palette_png(ids: NDArray[np.uint8], card: ModelCard) -> bytes:
+    """(H, W) trainIds as an 8-bit palette PNG: its values are the ids, its colours are the classes'."""
+    image = Image.fromarray(ids)
+    image.putpalette(_palette(card).ravel().tolist())
+    return _save(image, compress_level=PNG_LEVEL)
+
+
+def overlay(of: Segmented, card: ModelCard, options: Options) -> bytes:
+    """The image with the classes' colours over it, as a PNG."""
+    colors = _palette(card)[of.ids]
+    blended = cv2.addWeighted(colors, options.alpha, of.image, 1 - options.alpha, 0)
+    done, png = cv2.imencode(".png", blended[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    assert done
+    return png.tobytes()
+
+
+def run_lengths(ids: NDArray[np.uint8], card: ModelCard) -> dict[str, Any]:
+    """COCO's uncompressed RLE of each class that is there: column by column, runs of 0 and of 1 in turn, 0 first.
+
+    `pycocotools.mask.frPyObjects(segmentation, *size)` reads a segmentation. (Lin et al., Microsoft COCO, 2014)
+    """
+    flat = ids.ravel(order="F")
+    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)
+    values, starts = flat[ends - 1], np.concatenate(([0], ends[:-1]))
+    shapes = []
+    for index in np.unique(values).tolist():
+        own = values == index
+        edges = np.stack([starts[own], ends[own]], 1).ravel()
+        counts = np.diff(edges, prepend=0, append=flat.size)
+        size = list(ids.shape)
+        counts = counts[:-1] if counts[-1] == 0 else counts
+        shapes.append({"id": index, "class": card.classes[index].name, "size": size, "counts": counts.tolist()})
+    return {"size": list(ids.shape), "segmentations": shapes}
+
+
+def areas(ids: NDArray[np.uint8], card: ModelCard) -> dict[str, Any]:
+    """Pixels and share of each class."""
+    pixels = count_pixels(ids, len(card.classes)).tolist()
+    classes = [
+        {"id": index, "class": c.name, "pixels": n, "share": n / ids.size}
+        for index, (c, n) in enumerate(zip(card.classes, pixels, strict=True))
+    ]
+    return {"pixels": ids.size, "classes": classes}
+
+
+def count_pixels(ids: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
+    """(classes,) pixels of each class."""
+    histogram = cv2.calcHist([ids], [0], None, [256], [0, 256])
+    return np.asarray(histogram.ravel()[:classes], np.int64)
+
+
+def grey_png(values: Map) -> bytes:
+    """(H, W) float32 from 0 to 1 as an 8-bit grey PNG, 255 for 1."""
+    return _save(Image.fromarray(np.rint(np.asarray(values, np.float32) * 255).astype(np.uint8)), compress_level=1)
+
+
+def _palette(card: ModelCard) -> NDArray[np.uint8]:
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(card.classes)] = [c.color for c in card.classes]
+    return palette
+
+
+def _save(image: Image.Image, **how: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "PNG", **how)
+    return file.getvalue()
+
+
+Make = Callable[[Segmented, ModelCard, Options], bytes]
+FILES: dict[str, tuple[str, Make]] = {
+    "mask": ("image/png", lambda of, card, _: palette_png(of.ids, card)),
+    "overlay": ("image/png", overlay),
+    "confidence": ("image/png", lambda of, _card, _options: grey_png(of.maps["confidence"])),
+    "entropy": ("image/png", lambda of, _card, _options: grey_png(of.maps["entropy"])),
+    "rle": ("application/json", lambda of, card, _: orjson.dumps(run_lengths(of.ids, card))),
+    "area": ("application/json", lambda of, card, _: orjson.dumps(areas(of.ids, card))),
+    "polygons": (
+        "application/geo+json",
+        lambda of, card, options: orjson.dumps(geojson(of.ids, card.classes, options.simplify, options.min_area)),
+    ),
+}

@@ -1,0 +1,271 @@
+"""The door of the REST server: an ASGI layer around KServe's app that keeps every promise that does not need a model.
+
+It knows the routes, reads the body within its limits of size and time, gives the request its id and deadline, cancels
+the work when the client has gone, turns every error into one JSON line, and writes log, metrics and trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+import orjson
+
+from segraft.params import ServeLimits
+from segraft.serving import metrics, tracing
+from segraft.serving.call import Call, current, request_id
+from segraft.serving.errors import Refused
+from segraft.serving.logs import FIELDS
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+LINGER = 5.0
+"""Seconds in which what a refused client still sends is read and dropped; closing at once would reset its connection
+before it has read why."""
+GONE = 499
+"""The status, in logs alone, of a client that left."""
+BODIES = 4
+"""Bodies of the largest size that may be in memory at once; smaller ones in proportion."""
+logger = logging.getLogger("segraft.serving")
+
+
+@dataclass(frozen=True)
+class Known:
+    """A path that the server answers, as in `segraft.serving.routes`."""
+
+    method: str
+    path: str
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """Matches the paths."""
+        return re.compile(re.sub(r"\\{\w+\\}", "[^/:]+", re.escape(self.path)))
+
+
+class Gone(Exception):
+    """The client closed the connection."""
+
+
+@dataclass
+class Door:
+    """What the whole server shares.
+
+    Attributes:
+        limits: what is accepted.
+        stamp: the header X-Segraft-Model.
+        draining: whether the server is about to stop.
+        held: bytes of all bodies in memory, of whatever protocol.
+    """
+
+    limits: ServeLimits
+    stamp: str
+    draining: bool = False
+    held: int = 0
+
+    @contextmanager
+    def room(self) -> Iterator[Callable[[int], None]]:
+        """Gives a function that takes room for so many more bytes; all are given back when the block ends.
+
+        Raises:
+            Refused: by that function, when there is none.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            taken += size
+            self.held += size
+            if self.held > BODIES * (self.limits.body_mb << 20):
+                raise Refused(503, "busy: too many large requests at once; try again later", 1)
+
+        try:
+            yield take
+        finally:
+            self.held -= taken
+
+
+class Guard:
+    """The ASGI layer.
+
+    Args:
+        app: what is guarded.
+        door: shared state.
+        routes: all that is answered; the first whose path matches counts.
+    """
+
+    def __init__(self, app: App, door: Door, routes: Sequence[Known]) -> None:
+        self._app, self._door = app, door
+        self._routes = [(route.pattern, route.method, route.path) for route in routes]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the ASGI specification."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        call = _call(scope, headers)
+        reply = _Reply(send, call, self._door)
+        token, started = current.set(call), time.perf_counter()
+        route = "none"
+        try:
+            route = self._route(scope)
+            with self._door.room() as take:
+                body = await self._body(headers, receive, take) if scope["method"] == "POST" else b""
+                reply.read = True
+                await self._while_there(scope, body, receive, reply)
+        except Gone:
+            reply.status = GONE
+        except Refused as refused:
+            await reply.refuse(refused, receive, "100-continue" in headers.get("expect", ""))
+        except Exception:
+            logger.exception("a request failed", extra={FIELDS: {"request_id": call.id}})
+            await reply.refuse(Refused(500, "internal error"), receive, False)
+        finally:
+            current.reset(token)
+            _report(call, scope, headers, route, reply.status, time.perf_counter() - started)
+
+    def _route(self, scope: Scope) -> str:
+        allowed = ""
+        for pattern, method, path in self._routes:
+            if pattern.fullmatch(scope["path"]):
+                if method == scope["method"]:
+                    return path
+                allowed = allowed or method
+        if allowed:
+            raise Refused(405, f"method: {scope['method'][:20]}: this path takes {allowed}")
+        raise Refused(404, "no such path")
+
+    async def _body(self, headers: dict[str, str], receive: Receive, take: Callable[[int], None]) -> bytes:
+        limit = self._door.limits.body_mb << 20
+        if headers.get("content-encoding", "identity").lower() not in ("", "identity"):
+            raise Refused(415, "Content-Encoding: send the body as it is, uncompressed")
+        if any(name.startswith("ce-") for name in headers):
+            raise Refused(415, "CloudEvents are not accepted; send the request itself")
+        if int(headers.get("content-length") or 0) > limit:
+            raise Refused(413, f"body: more than {self._door.limits.body_mb} MiB")
+        pieces: list[bytes] = []
+        taken = 0
+        try:
+            async with asyncio.timeout(self._door.limits.body) as timer:
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Gone
+                    piece = message.get("body", b"")
+                    taken += len(piece)
+                    take(len(piece))
+                    if taken > limit:
+                        raise Refused(413, f"body: more than {self._door.limits.body_mb} MiB")
+                    pieces.append(piece)
+                    if not message.get("more_body"):
+                        return b"".join(pieces)
+        except TimeoutError:
+            if not timer.expired():
+                raise
+            raise Refused(408, f"body: not here after {self._door.limits.body:g} s") from None
+
+    async def _while_there(self, scope: Scope, body: bytes, receive: Receive, reply: _Reply) -> None:
+        """Run the app; cancel it when the client goes."""
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+        never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+        async def replay() -> Message:
+            return next(messages, None) or await never
+
+        work = asyncio.ensure_future(self._app(scope, replay, reply))
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise Gone
+            await work
+        finally:
+            for task in (work, gone):
+                task.cancel()
+
+
+class _Reply:
+    """`send`, with our headers added; and the one form in which errors leave."""
+
+    def __init__(self, send: Send, call: Call, door: Door) -> None:
+        self._send, self._call, self._door = send, call, door
+        self.status, self.read = 0, False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            own = {"x-request-id": self._call.id, "x-segraft-model": self._door.stamp}
+            own["server-timing"] = self._call.server_timing
+            if self._door.draining:
+                own["connection"] = "close"
+            added = [(key.encode(), value.encode()) for key, value in own.items()]
+            message = {**message, "headers": [*message.get("headers", []), *added]}
+        await self._send(message)
+
+    async def refuse(self, refused: Refused, receive: Receive, waits: bool) -> None:
+        """Send an error; then read on for a while, so that a client that still sends gets to read it.
+
+        Args:
+            refused: the error.
+            receive: the request's.
+            waits: whether the client waits for a "100 Continue" before it sends its body.
+        """
+        if self.status:  # the answer has begun: nothing can be said any more
+            return
+        body = orjson.dumps({"error": refused.message}) + b"\n"
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if refused.retry_after is not None:
+            headers.append((b"retry-after", str(max(1, round(refused.retry_after))).encode()))
+        if not self.read and not self._door.draining:
+            headers.append((b"connection", b"close"))
+        await self({"type": "http.response.start", "status": refused.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        if not self.read and not waits:
+            await _drop(receive)
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _drop(receive: Receive) -> None:
+    try:
+        async with asyncio.timeout(LINGER):
+            while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+                pass
+    except TimeoutError:
+        pass
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _call(scope: Scope, headers: dict[str, str]) -> Call:
+    query = dict(parse_qsl(scope["query_string"].decode("latin-1")[:4096], keep_blank_values=True))
+    call = Call(request_id(headers.get("x-request-id")), query=query)
+    expected = headers.get("x-envoy-expected-rq-timeout-ms", "")
+    if expected.isascii() and expected.isdigit():
+        call.give(int(expected[:9]) / 1000)
+    return call
+
+
+def _report(call: Call, scope: Scope, headers: dict[str, str], route: str, status: int, seconds: float) -> None:
+    metrics.REQUESTS.labels(call.protocol, str(status)).inc()
+    metrics.LATENCY.labels(call.protocol).observe(seconds)
+    for stage, took in call.stages.items():
+        metrics.STAGE.labels(stage).observe(took)
+    tracing.record(call, f"{scope['method']} {route}", headers, status, seconds)
+    quiet = status < 400 and scope["method"] == "GET"
+    stages = {f"{stage}_ms": round(1000 * took, 2) for stage, took in call.stages.items()}
+    fields = {"request_id": call.id, "protocol": call.protocol, "method": scope["method"], "route": route}
+    fields |= {"status": status, "ms": round(1000 * seconds, 2), **stages, **call.facts}
+    logger.log(logging.DEBUG if quiet else logging.INFO, "request", extra={FIELDS: fields})

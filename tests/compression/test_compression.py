@@ -1,0 +1,241 @@
+"""Pruned channels are gone and the model is smaller; pruned weights are zero and stay so; the budget is kept."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from segraft.checkpoint import load_model, read_card, save_model
+from segraft.compression.chart import draw
+from segraft.compression.prune import ROUND_TO, prune_channels, prune_weights, sparsity
+from segraft.compression.recover import prune_and_recover
+from segraft.compression.search import Budget, Candidate, Search, compress, pareto
+from segraft.errors import UserError
+from segraft.evaluation.predict import Predictor
+from segraft.evaluation.run import score
+from segraft.models import create_model
+from segraft.params import Export, load_params
+from segraft.serving.runtime import open_runtime
+from segraft.serving.runtimes.card import read_serving_card
+from tests.exported import KNOBS
+from tests.training.conftest import disc
+
+ROOT = Path(__file__).parents[2]
+SHORT = ["epochs=1", "steps_per_epoch=3", "batch_size=2", "ema=0.0", "checkpoint_every=0", "warmup_steps=1"]
+
+
+@pytest.fixture(scope="module")
+def folders(learned, tmp_path_factory):
+    """A folder with `model` and `packed`."""
+    folder = tmp_path_factory.mktemp("compression")
+    shutil.copytree(learned / "packed", folder / "packed")
+    shutil.copytree(learned / "finetuned", folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def training():
+    return load_params(ROOT / "params.yaml", [f"finetune.{change}" for change in SHORT]).finetune
+
+
+def elements(network):
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(("arch", "encoder"), [("unet", "efficientnet_lite0"), ("deeplabv3plus", "resnet18")])
+def test_pruned_channels_are_gone(arch, encoder, tmp_path, folders):
+    torch.manual_seed(0)
+    network = create_model(arch, encoder, 2).eval()
+    before, widths = (
+        elements(network),
+        {n: m.out_channels for n, m in network.named_modules() if isinstance(m, nn.Conv2d)},
+    )
+    channels = prune_channels(network, 0.5)
+    assert elements(network) < 0.35 * before
+    assert all(0 < width < widths[name] and width % ROUND_TO == 0 for name, width in channels.items())
+    image = torch.randn(1, 3, 64, 96)
+    assert network(image).shape == (1, 2, 64, 96)
+    card = read_card(folders / "model").model_copy(update={"arch": arch, "encoder": encoder, "channels": channels})
+    save_model(tmp_path, network, card)
+    assert torch.equal(load_model(tmp_path)[0](image), network(image)), "the folder says how narrow it is"
+
+
+def test_a_card_that_lies_about_its_widths_is_refused(tmp_path, folders):
+    network, card = load_model(folders / "model")
+    channels = prune_channels(network, 0.5)
+    name = next(iter(channels))
+    for said in ({}, channels | {name: 1}, {key: width for key, width in channels.items() if key != name}):
+        save_model(tmp_path, network, card.model_copy(update={"channels": said}))
+        with pytest.raises(UserError, match=r"channels: not those of the weights|do not fit"):
+            load_model(tmp_path)
+
+
+def test_the_weakest_channels_go_first(folders):
+    network, _ = load_model(folders / "model")
+    first = network.get_submodule("decoder")
+    conv = next(m for m in first.modules() if isinstance(m, nn.Conv2d))
+    with torch.no_grad():
+        conv.weight[::2] *= 1e-3
+    strong = conv.weight[1::2].detach().clone()
+    prune_channels(network, 0.5)
+    kept = [float(row.norm()) for row in conv.weight.detach()]
+    assert conv.out_channels == len(strong)
+    assert sum(value > 1e-2 for value in kept) > 0.7 * len(kept)
+
+
+def convolution_weights(network):
+    return torch.cat([m.weight.detach().abs().flatten() for m in network.modules() if isinstance(m, nn.Conv2d)])
+
+
+def test_magnitude_pruning_zeroes_the_smallest_and_training_keeps_them_zero(folders):
+    network, _ = load_model(folders / "model")
+    before = convolution_weights(network)
+    prune_weights(network, 0.6)
+    after = convolution_weights(network)
+    assert sparsity(network) == pytest.approx(0.6, abs=0.001)
+    assert after[after > 0].min() >= before[after == 0].max()
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-2)
+    network.train()(torch.randn(2, 3, 32, 32)).square().mean().backward()
+    optimizer.step()
+    moved = convolution_weights(network)
+    assert torch.equal(moved == 0, after == 0) and not torch.equal(moved, after)
+
+
+@pytest.mark.slow
+def test_weights_stay_zero_through_a_whole_training(folders, tmp_path, training):
+    out = tmp_path / "sparse"
+    how = training.model_copy(update={"ema": 0.9})
+    prune_and_recover(folders / "model", folders / "packed", 0.6, "weights", how, tmp_path / "work", out)
+    recovered, card = load_model(out)
+    assert sparsity(recovered) == pytest.approx(0.6, abs=0.001)
+    assert card.provenance["pruned"]["sparsity"] == pytest.approx(0.6, abs=0.001) and card.channels == {}
+    assert not torch.equal(convolution_weights(recovered), convolution_weights(load_model(folders / "model")[0]))
+
+
+@pytest.mark.slow
+def test_training_on_wins_accuracy_back(folders, tmp_path, training):
+    longer = training.model_copy(update={"steps_per_epoch": 12, "lr": 0.003})
+    scores = {}
+    for name, how in {"pruned": training.model_copy(update={"epochs": 0}), "recovered": longer}.items():
+        prune_and_recover(
+            folders / "model", folders / "packed", 0.5, "channels", how, tmp_path / f"w-{name}", tmp_path / name
+        )
+        scores[name] = score(tmp_path / name, folders / "packed", "val", 2).miou
+    assert scores["recovered"] > scores["pruned"] + 0.05
+    provenance = read_card(tmp_path / "recovered").provenance["pruned"]
+    assert provenance["of"] == read_card(folders / "model").weights_sha256 and provenance["share"] == 0.5
+
+
+def candidate(**changes):
+    of = Candidate(0, "a", latency_ms=10, size_mb=10, miou=0.5, miou_loss=1, agrees=True)
+    return replace(of, **changes)
+
+
+def test_the_front_is_what_no_other_beats():
+    fast, small, exact = candidate(latency_ms=1), candidate(size_mb=1), candidate(miou_loss=0, miou=0.51)
+    beaten, liar = candidate(latency_ms=11), candidate(latency_ms=0.1, agrees=False)
+    assert pareto([beaten, exact, liar, small, fast]) == [fast, exact, small]
+    assert pareto([fast, fast]) == [fast, fast], "equals do not beat each other"
+
+
+@pytest.mark.parametrize(
+    ("budget", "fits"),
+    [
+        (Budget(), True),
+        (Budget(ms=9), False),
+        (Budget(mb=9), False),
+        (Budget(miou_loss=0.5), False),
+        (Budget(10, 10, 1), True),
+    ],
+)
+def test_a_budget(budget, fits):
+    assert candidate().within(budget) == fits
+    assert not candidate(agrees=False).within(budget)
+
+
+def test_the_drawing_holds_every_candidate_and_no_address():
+    import xml.etree.ElementTree as ET
+
+    of = [candidate(), candidate(latency_ms=1, runtime="<b>"), candidate(latency_ms=30)]
+    svg = draw(of, of[:2], of[0], Budget(ms=5))
+    root = ET.fromstring(svg)
+    names = [element.tag.rpartition("}")[2] for element in root.iter()]
+    assert names.count("circle") == 3 and "b" not in names
+    assert [address for address in svg.split('"') if "://" in address] == ["http://www.w3.org/2000/svg"]
+
+
+@pytest.fixture(scope="module")
+def searched(folders, training):
+    gate = Export(runtimes=("openvino-fp32",), **(KNOBS | {"max_miou_loss": 100.0, "min_agreement": 0.8}))
+    search = Search(folders / "model", folders / "packed", (0.5,), "channels", training, gate)
+    best = compress(search, Budget(mb=10), folders / "out")
+    return search, best, folders / "out"
+
+
+@pytest.mark.slow
+def test_the_search_keeps_the_budget_and_the_model_serves(searched):
+    _, best, out = searched
+    assert best.size_mb <= 10 and best.share == 0.5
+    found = json.loads((out / "pareto.json").read_text())
+    assert {(c["share"], c["runtime"]) for c in found["candidates"]} == {
+        (s, r) for s in (0.0, 0.5) for r in ("torch", "openvino-fp32")
+    }
+    assert found["budget"] == {"ms": None, "mb": 10, "miou_loss": None} and found["chosen"]["runtime"] == best.runtime
+    assert (out / "pareto.svg").read_text().startswith("<svg")
+    sizes = {c["share"]: c["size_mb"] for c in found["candidates"]}
+    assert sizes[0.5] < 0.4 * sizes[0.0]
+    runtime = open_runtime(out / "model")
+    image = disc(1).image
+    assert runtime.name == best.runtime == read_serving_card(out / "model").chosen
+    assert (runtime.predict(image[None]).ids[0] == Predictor(out / "model", 1)([image])[0]).mean() > 0.95
+
+
+@pytest.mark.slow
+def test_another_budget_trains_nothing_and_one_that_nothing_fits_says_what_comes_closest(searched):
+    search, _, out = searched
+    before = {path: path.stat().st_mtime_ns for path in (out / "levels").rglob("*.safetensors")}
+    assert compress(search, Budget(), out).miou == max(
+        c["miou"] for c in json.loads((out / "pareto.json").read_text())["candidates"]
+    )
+    with pytest.raises(UserError, match=r"nothing fits the budget; closest: .* with 50 % pruned: .* MB"):
+        compress(search, Budget(mb=0.01), out)
+    assert json.loads((out / "pareto.json").read_text())["chosen"] is None
+    assert {path: path.stat().st_mtime_ns for path in (out / "levels").rglob("*.safetensors")} == before
+
+
+@pytest.mark.slow
+def test_pruned_is_faster(folders):
+    import time
+
+    network, _ = load_model(folders / "model")
+    narrow, _ = load_model(folders / "model")
+    prune_channels(narrow, 0.5)
+    image = torch.randn(1, 3, 256, 512)
+    times = {id(n): [] for n in (network, narrow)}
+    with torch.inference_mode():
+        for _ in range(6):
+            for n in (network, narrow):
+                started = time.perf_counter()
+                n(image)
+                times[id(n)].append(time.perf_counter() - started)
+    assert min(times[id(narrow)]) < 0.8 * min(times[id(network)])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--levels", "1.5"], "each must be at least 0 and below 1"),
+        (["--max-ms", "0"], "--max-ms 0.0: must be above 0"),
+    ],
+)
+def test_bad_flags(flags, message):
+    done = subprocess.run(
+        [sys.executable, "-m", "segraft", "compress", *flags], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 65 and message in done.stderr
