@@ -1,0 +1,112 @@
+"""Where a pipeline's datasets come from, and what names their content.
+
+By `data.source.path` and `data.target.path`: the embedded streets are generated; with `cluster.repo` a dataset is
+brought from that repository at a commit; an object store's URL is imported; a folder is referred to where it is.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kfp import dsl
+
+from segraft.digest import digest
+from segraft.errors import UserError
+from segraft.params import Cluster, Dataset, Params, read_yaml
+
+if TYPE_CHECKING:
+    from pipelines.graph import Graph, Target
+
+ROLES = ("source", "target")
+STREETS = {role: f"data/streets/{role}" for role in ROLES}
+TAXONOMIES = Path("data/taxonomies")
+
+
+def inputs(target: Target, project: Path) -> dict[str, str]:
+    """The pipeline inputs that name the data's content: the taxonomies' text, and a version of each dataset."""
+    data = target.params.data
+    names = dict.fromkeys((data.source.taxonomy, data.target.taxonomy))
+    texts = {f"{name}.yaml": _text(project / TAXONOMIES / f"{name}.yaml") for name in names}
+    versions = {f"{role}_version": _version(getattr(data, role), role, target, project) for role in ROLES}
+    return {"taxonomies": json.dumps(texts), **versions, **(_model(target) if target.pretrained else {})}
+
+
+def _model(target: Target) -> dict[str, str]:
+    """The model to start from; an alias is followed now, for it may move, while a version stays what it is."""
+    place = target.pretrained
+    if place.startswith("models:"):
+        from segraft.registry import resolve
+
+        return {"pretrained": resolve(place, target.params.tracking), "pretrained_version": ""}
+    folder = Path(place)
+    if not folder.is_dir():
+        raise UserError(f"--model: {place}: no such model folder")
+    return {"pretrained": str(folder.absolute()), "pretrained_version": digest(folder)}
+
+
+def folders(params: Params) -> list[Path]:
+    """The folders of this machine that the steps read."""
+    given = [getattr(params.data, role).path for role in ROLES if not _is_streets(getattr(params.data, role), role)]
+    return [Path(path) for path in [params.cluster.repo or None, *given] if path and Path(path).exists()]
+
+
+def tasks(graph: Graph) -> dict[str, Any]:
+    """`source` and `target` as outputs of tasks."""
+    roles = {role: getattr(graph.params.data, role) for role in ROLES}
+    made = graph("streets").outputs if any(_is_streets(d, role) for role, d in roles.items()) else {}
+    return {role: made[role] if _is_streets(d, role) else _given(graph, d, role) for role, d in roles.items()}
+
+
+def _given(graph: Graph, dataset: Dataset, role: str) -> Any:
+    version = graph.inputs[f"{role}_version"]
+    if graph.params.cluster.repo:
+        task = graph("fetch", repo=graph.params.cluster.repo, rev=version, path=dataset.path)
+    elif "://" in dataset.path:
+        return dsl.importer(artifact_uri=dataset.path, artifact_class=dsl.Dataset, reimport=True).output
+    else:
+        place = dataset.path if graph.target.remote else str(Path(dataset.path).absolute())
+        task = graph("locate", place=place, md5=version)
+        if not graph.defaults[f"{role}_version"]:
+            task.set_caching_options(False)
+    return task.set_display_name(role).outputs["dataset"]
+
+
+def _version(dataset: Dataset, role: str, target: Target, project: Path) -> str:
+    """What changes when the content does: a commit, or a digest; empty where only the cluster can tell, or need not."""
+    if _is_streets(dataset, role) or ("://" in dataset.path and not target.params.cluster.repo):
+        return ""
+    if target.params.cluster.repo:
+        return commit(target.params.cluster)
+    path = project / dataset.path
+    if target.remote and not Path(dataset.path).is_absolute():
+        raise UserError(
+            f"data.{role}.path: {dataset.path} is on this machine; name a cluster.repo that has it, "
+            "or an absolute path on one of cluster.volumes"
+        )
+    pointer = path.with_name(f"{path.name}.dvc")
+    if path.exists():
+        return digest(path)
+    return str(read_yaml(pointer)["outs"][0]["md5"]) if pointer.is_file() else ""
+
+
+def commit(cluster: Cluster) -> str:
+    """The commit that `cluster.rev` names in `cluster.repo` now: a branch moves, and a cache must see it."""
+    asked = ["git", "ls-remote", cluster.repo, cluster.rev or "HEAD"]
+    done = subprocess.run(asked, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"cluster.repo: {cluster.repo}: {done.stderr.strip()}")
+    found = [line.split("\t")[0] for line in done.stdout.splitlines()]
+    return found[0] if found else cluster.rev  # a commit's own name is no ref
+
+
+def _is_streets(dataset: Dataset, role: str) -> bool:
+    return dataset.path == STREETS[role]
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"{path}: no such taxonomy; data.*.taxonomy names a file of {path.parent}")
+    return path.read_text(encoding="utf-8")

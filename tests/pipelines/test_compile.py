@@ -1,0 +1,203 @@
+"""What is compiled: it parses, every reference leads somewhere, and the cluster's knobs land in it."""
+
+import json
+import time
+
+import pytest
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2 as ir
+
+from pipelines.graph import PIPELINES
+from segraft.errors import UserError
+from tests.pipelines.conftest import ROOT
+
+RICH = (
+    "cluster.image=registry.example.org/segraft@sha256:1234",
+    "cluster.pull_policy=Always",
+    "cluster.gpu={type: nvidia.com/gpu, count: 2}",
+    'cluster.heavy={cpu: "6", memory: 24Gi}',
+    "cluster.shm=4Gi",
+    "cluster.node_selector={pool: gpu}",
+    "cluster.tolerations=[{key: nvidia.com/gpu, operator: Exists, value: null, effect: NoSchedule}]",
+    "cluster.volumes=[{claim: team-data, path: /mnt/data}]",
+    "cluster.secrets=[{name: s3, key: secret, env: AWS_SECRET_ACCESS_KEY}]",
+    "cluster.timeout=7200",
+    "cluster.store=/mnt/data/segraft",
+)
+
+
+@pytest.fixture(params=PIPELINES)
+def pipeline(request, compiled):
+    return compiled(request.param)
+
+
+def executors(spec):
+    found = json_format.MessageToDict(spec.deployment_spec)["executors"]
+    return {name: json_format.ParseDict(one, ir.PipelineDeploymentConfig.ExecutorSpec()) for name, one in found.items()}
+
+
+def test_every_reference_leads_somewhere(pipeline):
+    spec, pods, _ = pipeline
+    known = executors(spec)
+    seen = set()
+
+    def walk(component, inputs):
+        if component.WhichOneof("implementation") == "executor_label":
+            assert component.executor_label in known
+            seen.add(component.executor_label)
+            return
+        dag = component.dag
+        for name, task in dag.tasks.items():
+            assert task.component_ref.name in spec.components, name
+            inner = spec.components[task.component_ref.name]
+            assert set(task.dependent_tasks) <= set(dag.tasks), name
+            for key, source in task.inputs.parameters.items():
+                check(dag, inputs.parameters, source, "parameter", name)
+                assert key in inner.input_definitions.parameters, (name, key)
+            for key, source in task.inputs.artifacts.items():
+                check(dag, inputs.artifacts, source, "artifact", name)
+                assert key in inner.input_definitions.artifacts, (name, key)
+            needed = {k for k, of in inner.input_definitions.parameters.items() if not of.is_optional}
+            assert needed <= set(task.inputs.parameters) | {task.parameter_iterator.item_input}, name
+            walk(inner, inner.input_definitions)
+
+    def check(dag, parents, source, kind, name):
+        if source.HasField(f"task_output_{kind}"):
+            output = getattr(source, f"task_output_{kind}")
+            assert output.producer_task in dag.tasks, (name, output.producer_task)
+            made = spec.components[dag.tasks[output.producer_task].component_ref.name].output_definitions
+            assert getattr(output, f"output_{kind}_key") in getattr(made, f"{kind}s"), (name, output)
+        elif source.HasField(f"component_input_{kind}"):
+            assert getattr(source, f"component_input_{kind}") in parents, (name, source)
+
+    walk(spec.root, spec.root.input_definitions)
+    assert seen == set(known) and set(pods) <= set(known), "nothing is declared for nobody"
+
+
+def test_a_dangling_producer_is_found(compiled, monkeypatch):
+    spec, pods, text = compiled("transfer")
+    dag = spec.components["comp-exit-handler-1"].dag
+    dag.tasks["finetune"].inputs.artifacts["pretrained"].task_output_artifact.producer_task = "nope"
+    with pytest.raises(AssertionError, match="nope"):
+        test_every_reference_leads_somewhere((spec, pods, text))
+
+
+def test_the_yaml_installs_nothing_and_holds_no_secret(compiled, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush-hush")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hush-hush")
+    _, _, text = compiled("transfer", *RICH, fresh=True)
+    assert "pip install" not in text and "hush" not in text and "secretKey" in text
+
+
+def test_the_inputs_are_one_json_box_a_section(compiled):
+    spec, _, _ = compiled("transfer")
+    inputs = spec.root.input_definitions.parameters
+    boxes = {name: of.default_value.string_value for name, of in inputs.items()}
+    assert json.loads(boxes["finetune"])["lr"] == 0.002 and json.loads(boxes["augment"])["online"]["flip"] == 0.5
+    assert set(json.loads(boxes["taxonomies"])) == {"cityscapes.yaml", "streets.yaml"}
+    assert all(of.parameter_type == ir.ParameterType.STRING for of in inputs.values())
+
+
+def test_the_same_params_give_the_same_bytes_in_less_than_five_seconds(compiled):
+    _, _, first = compiled("transfer")
+    before = time.process_time()
+    _, _, second = compiled("transfer", fresh=True)
+    assert first == second and time.process_time() - before < 5
+
+
+def test_the_cluster_s_knobs_land_in_the_pods(compiled):
+    spec, pods, _ = compiled("transfer", *RICH)
+    training = executors(spec)["exec-finetune"].container
+    assert training.image == "registry.example.org/segraft@sha256:1234"
+    assert training.resources.resource_cpu_limit == training.resources.resource_cpu_request == "6"
+    assert training.resources.resource_memory_limit == "24Gi"
+    assert training.resources.accelerator.resource_type == "nvidia.com/gpu"
+    assert training.resources.accelerator.resource_count == "2"
+    pod = pods["exec-finetune"]
+    assert (pod.empty_dir_mounts[0].mount_path, pod.empty_dir_mounts[0].medium) == ("/dev/shm", "Memory")
+    assert pod.empty_dir_mounts[0].size_limit == "4Gi"
+    assert dict(pod.node_selector.labels) == {"pool": "gpu"}
+    assert (pod.tolerations[0].key, pod.tolerations[0].effect) == ("nvidia.com/gpu", "NoSchedule")
+    assert (pod.pvc_mount[0].constant, pod.pvc_mount[0].mount_path) == ("team-data", "/mnt/data")
+    assert pod.secret_as_env[0].key_to_env[0].env_var == "AWS_SECRET_ACCESS_KEY"
+    assert pod.image_pull_policy == "Always" and pod.active_deadline_seconds == 7200
+    assert {env.name: env.value for env in training.env}["SEGRAFT_STORE"] == "/mnt/data/segraft"
+    assert all(
+        (p.security_context.run_as_user, p.security_context.run_as_non_root) == (10001, True) for p in pods.values()
+    )
+    assert pod.field_path_as_env[0].name == "SEGRAFT_RUN", "which execution it is, is no part of the cache's key"
+
+
+def test_steps_that_do_not_train_get_no_gpu(compiled):
+    spec, pods, _ = compiled("transfer", *RICH)
+    light = executors(spec)["exec-validate"].container
+    assert not light.resources.HasField("accelerator") and light.resources.resource_cpu_limit == "2"
+    assert not pods["exec-validate"].empty_dir_mounts and not pods["exec-validate"].tolerations
+
+
+def test_only_what_may_succeed_the_next_time_is_retried(compiled):
+    spec, _, _ = compiled("transfer")
+    tasks = spec.components["comp-exit-handler-1"].dag.tasks
+    retried = {name for name, task in tasks.items() if task.retry_policy.max_retry_count}
+    assert retried == {"pretrain", "finetune", "scratch", "register"}, "bad data stays bad"
+
+
+def test_deployment_waits_for_the_gate_and_the_exit_handler_for_everything(compiled):
+    spec, _, _ = compiled("transfer")
+    tasks = spec.components["comp-exit-handler-1"].dag.tasks
+    gate = next(task for name, task in tasks.items() if name.startswith("condition"))
+    assert "register" in gate.trigger_policy.condition and "true" in gate.trigger_policy.condition.lower()
+    assert list(spec.components[gate.component_ref.name].dag.tasks) == ["deploy"]
+    finish = spec.root.dag.tasks["finish"]
+    assert finish.trigger_policy.strategy == finish.trigger_policy.ALL_UPSTREAM_TASKS_COMPLETED
+    assert not finish.caching_options.enable_cache
+
+
+def test_a_sweep_runs_each_setting_and_chooses_on_val(compiled):
+    spec, _, _ = compiled("sweep", "sweep.settings=[[lr=0.001], [lr=0.01, freeze=encoder]]", "sweep.parallel=2")
+    tasks = spec.components["comp-exit-handler-1"].dag.tasks
+    loop = next(task for name, task in tasks.items() if name.startswith("for-loop"))
+    settings = [json.loads(one) for one in json.loads(loop.parameter_iterator.items.raw)]
+    assert [(s["lr"], s["freeze"]) for s in settings] == [(0.001, "none"), (0.01, "encoder")]
+    assert loop.iterator_policy.parallelism_limit == 2 and "choose" in tasks
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.target.path=data/camvid"], "data.target.path: data/camvid is on this machine"),
+        (["data.target.taxonomy=nowhere"], "nowhere.yaml: no such taxonomy"),
+        (["sweep.settings=[[lrr=1]]"], "params.yaml has no finetune.lrr"),
+        (["sweep.settings=[[lr=-1]]"], "finetune.lr: .*greater than 0"),
+        (["cluster.shm=lots"], "cluster.shm: String should match"),
+        (["data.target.path=data/camvid", "cluster.repo=/no/such/repository"], "cluster.repo: /no/such/repository: "),
+    ],
+)
+def test_what_a_user_can_mend_is_said_before_anything_is_submitted(compiled, overrides, message):
+    with pytest.raises(UserError, match=message):
+        compiled("sweep", *overrides)
+
+
+def test_a_model_to_start_from_is_asked_for_and_looked_for():
+    from pipelines.graph import Target, draw
+    from segraft.params import load_params
+
+    params = load_params(ROOT / "params.yaml")
+    with pytest.raises(UserError, match="--model: which model to start from"):
+        draw("finetune", Target(params, "", False), ROOT)
+    with pytest.raises(UserError, match="--model: nowhere: no such model folder"):
+        draw("finetune", Target(params, "", False, "nowhere"), ROOT)
+
+
+def test_data_by_reference_is_a_version_of_its_own_in_the_inputs(compiled):
+    place = "data.target.path=/mnt/data/camvid"
+    spec, *_ = compiled("transfer", place)
+    tasks = spec.components["comp-exit-handler-1"].dag.tasks
+    assert tasks["locate"].inputs.parameters["place"].runtime_value.constant.string_value == "/mnt/data/camvid"
+    assert not tasks["locate"].caching_options.enable_cache, "nobody here can tell whether the volume has changed"
+    assert (
+        "augment" in tasks
+        and tasks["augment"].inputs.artifacts["target"].task_output_artifact.producer_task == "locate"
+    )
+    spec, _, _ = compiled("transfer", "data.target.path=s3://bucket/camvid")
+    assert any(one.WhichOneof("spec") == "importer" for one in executors(spec).values())

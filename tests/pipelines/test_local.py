@@ -1,0 +1,128 @@
+"""kfp.local with our cache: content decides, a plan says so beforehand, and a failure is told at the end."""
+
+import os
+from pathlib import Path
+
+import pytest
+from kfp import dsl
+
+from pipelines import data, local, transfer
+from pipelines.graph import Target, draw
+from segraft.errors import UserError
+from segraft.execution import EXECUTION, MESSAGE, NOTES, RUN, TRACKING, close
+from segraft.params import load_params
+from segraft.tracking import connect
+from tests.components.test_run import ROOT, TINY
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """A dataset by reference."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.png").write_bytes(b"11")
+    return tmp_path / "mine"
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch, mine):
+    """Draws a pipeline of the embedded source and a target by reference, which takes seconds; gives its parts."""
+
+    def graph_of(graph):
+        with dsl.ExitHandler(graph.finish()):
+            data.tasks(graph)
+
+    monkeypatch.setattr(transfer, "transfer", graph_of)
+    monkeypatch.setattr("pipelines.graph.code", lambda module: {"segraft/data/streets/scene.py": "as it was"})
+
+    class Small:
+        root = tmp_path / "build"
+
+        def params(self, *overrides):
+            uri = f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"
+            return load_params(ROOT / "params.yaml", [*TINY, uri, f"data.target.path={mine}", *overrides])
+
+        def draw(self, *overrides):
+            return draw("transfer", Target(self.params(*overrides), "", remote=False), ROOT)
+
+        def run(self, *overrides):
+            local.run(self.draw(*overrides), self.params(*overrides).tracking, root=self.root)
+
+        def plan(self, *overrides):
+            return local.plan(self.draw(*overrides), self.root)
+
+        def runs(self, task):
+            return len(list(self.root.glob(f"runs/*/{task}/executor_output.json")))
+
+    return Small()
+
+
+def rewrite(path: Path, content: bytes):
+    """Other bytes at the same path, of the same size and age."""
+    before = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+
+
+def test_content_decides_what_runs_and_the_plan_says_so_beforehand(small, mine, monkeypatch):
+    assert small.plan() == {"streets": ["it has not run yet"], "locate": ["it has not run yet"]}
+    assert not small.root.joinpath("runs").exists() or not small.runs("streets"), "a plan starts nothing"
+    small.run()
+    assert (small.runs("streets"), small.runs("locate")) == (1, 1) and small.plan() == {}
+    small.run()
+    assert (small.runs("streets"), small.runs("locate")) == (1, 1), "unchanged: all hits"
+
+    rewrite(mine / "a.png", b"22")
+    [(name, [why])] = small.plan().items()
+    assert name == "locate" and why.startswith("md5: ")
+    small.run()
+    assert (small.runs("streets"), small.runs("locate")) == (1, 2), "a file rewritten at the same path is no stale hit"
+    rewrite(mine / "a.png", b"11")
+    assert small.plan() == {}, "and what was there before is known still"
+
+    assert small.plan("streets.seed=8") == {"streets": ["streets.seed: 7 → 8"]}
+    output = next(small.root.glob("runs/*/streets/source/**/*.png"))
+    whole = output.read_bytes()
+    rewrite(output, whole[:-1] + b"x")
+    assert small.plan() == {"streets": ["an output is missing or was changed"]}
+    rewrite(output, whole)
+
+    monkeypatch.setattr("pipelines.graph.code", lambda module: {"segraft/data/streets/scene.py": "edited"})
+    [(name, why)] = small.plan().items()
+    assert name == "streets" and "code: segraft/data/streets/scene.py changed" in why
+
+
+@pytest.mark.slow
+def test_a_failing_step_is_told_at_the_end_and_in_mlflow_and_a_rerun_starts_there(small, mine, capfd):
+    gone = mine.rename(mine.with_name("gone"))
+    with pytest.raises(UserError, match=f"^locate: {mine}: not found; mount the volume"):
+        small.run()
+    with connect(small.params().tracking) as tracker:
+        [run] = tracker.client.search_runs([tracker.experiment])
+        assert run.info.status == "FAILED" and run.data.tags[MESSAGE].startswith(f"locate: {mine}: not found")
+        assert run.data.tags[EXECUTION].startswith("segraft-transfer-")
+    assert f"locate: {mine}: not found" in capfd.readouterr().out.split("FAILED")[-1], "the exit handler reports it too"
+    gone.rename(mine)
+    assert list(small.plan()) == ["locate"]
+    small.run()
+    assert (small.runs("streets"), small.runs("locate")) == (1, 1)
+    with connect(small.params().tracking) as tracker:
+        assert len(tracker.client.search_runs([tracker.experiment])) == 1, "a run that ends well leaves no note"
+
+
+def test_an_execution_without_a_message_is_failed_all_the_same(small, monkeypatch):
+    tracking = small.params().tracking
+    monkeypatch.setenv(RUN, "one")
+    monkeypatch.setenv(TRACKING, tracking.model_dump_json())
+    monkeypatch.delenv(NOTES, raising=False)
+    assert "a step ended without a message" in close(succeeded=False)
+    assert close(succeeded=True) == "succeeded"
+    with connect(tracking) as tracker:
+        assert [run.info.status for run in tracker.client.search_runs([tracker.experiment])] == ["FAILED"]
+
+
+def test_the_environment_is_as_it_was(small):
+    before = dict(os.environ)
+    with pytest.raises(UserError):
+        small.run("data.target.path=/nowhere")
+    assert dict(os.environ) == before
