@@ -1,0 +1,198 @@
+"""Cells: one rung, one label budget, one seed. Each result is kept under a fingerprint of all that decides it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segraft import __version__
+from segraft.checkpoint import read_card
+from segraft.data.packed import PackedDataset
+from segraft.evaluation.run import score
+from segraft.evaluation.scores import Counts, iou_of_counts, mean
+from segraft.ladder.rungs import SOURCELESS, UNTRAINED, compute, settings
+from segraft.ladder.subsets import budget, pack_subset
+from segraft.params import Finetune, Params, RungName
+from segraft.progress import progress
+from segraft.steps import remove, run, write_json
+
+
+@dataclass(frozen=True)
+class Data:
+    """What all cells share."""
+
+    params: Params
+    target: Path
+    """packed target"""
+    pretrained: Path
+    """model folder: the source model"""
+    source_pixels: int
+    """that pretraining has seen"""
+    folder: Path
+    """where subsets, work and results are kept"""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its score."""
+
+    rung: RungName
+    share: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a cell came to."""
+
+    rung: RungName
+    share: float
+    seed: int
+    labels: int
+    """labelled train images"""
+    counts: Counts
+    """(N, 3, C) of the test images"""
+    target_pixels: int
+    """pixels' worth of training on the target"""
+    total_pixels: int
+    """the same, with the pretraining on the source where the rung has it"""
+    seconds: float
+
+    @property
+    def miou(self) -> float:
+        """Mean IoU of the test split."""
+        return float(mean(iou_of_counts(self.counts.sum(0))))
+
+
+def cells(params: Params) -> list[Cell]:
+    """Every cell, the label budgets that show most first; a rung without training has one cell."""
+    ladder = params.ladder
+    found = [
+        Cell(rung, share, seed)
+        for share in sorted(set(ladder.labels), reverse=True)
+        for seed in dict.fromkeys(ladder.seeds)
+        for rung in dict.fromkeys(ladder.rungs)
+        if rung not in UNTRAINED
+    ]
+    return [Cell(rung, 1.0, ladder.seeds[0]) for rung in dict.fromkeys(ladder.rungs) if rung in UNTRAINED] + found
+
+
+def climb(data: Data) -> list[Result]:
+    """Every cell's result: kept ones are read, missing ones are trained.
+
+    Cells without unlabelled images to learn from are left out of the rung self_train.
+
+    Raises:
+        UserError: rungs of equal compute are not possible with these knobs, or the data do not fit the model.
+    """
+    wanted = cells(data.params)
+    for cell in wanted:
+        settings(cell.rung, data.params.finetune, cell.seed)
+    return [result for cell in progress(wanted, "ladder", unit="cell") if (result := _result(cell, data))]
+
+
+def _result(cell: Cell, data: Data) -> Result | None:
+    name = f"{cell.share:g}-{cell.seed}".replace(".", "_")
+    origin = PackedDataset(data.target).card.fingerprint[:12]
+    dataset = pack_subset(data.target, cell.share, cell.seed, data.folder / "subsets" / f"{origin}-{name}")
+    training = _training(cell, data)
+    if training.self_train.weight and not len(PackedDataset(dataset).split("unlabelled")):
+        print(f"{cell.rung} at {cell.share:.0%}: left out: all images are labelled")
+        return None
+    path = data.folder / "cells" / f"{fingerprint(cell, training, dataset, data)}.json"
+    if not path.exists():
+        write_json(path, _measure(cell, training, dataset, data, data.folder / "work" / path.stem))
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    area = PackedDataset(data.target).card.crop
+    spent = 0 if cell.rung in UNTRAINED else compute(training, area)
+    total = spent + (0 if cell.rung in SOURCELESS else data.source_pixels)
+    labels = 0 if cell.rung in UNTRAINED else budget(len(PackedDataset(data.target).split("train")), cell.share)
+    counts = np.array(kept["counts"], np.int64)
+    return Result(cell.rung, cell.share, cell.seed, labels, counts, spent, total, kept["seconds"])
+
+
+def _training(cell: Cell, data: Data) -> Finetune:
+    """The cell's settings; scratch_total has the pretraining's compute on top, in whole epochs, rounded."""
+    training = settings(cell.rung, data.params.finetune, cell.seed)
+    if cell.rung != "scratch_total":
+        return training
+    epoch = compute(training, PackedDataset(data.target).card.crop) / training.epochs
+    return training.model_copy(update={"epochs": training.epochs + round(data.source_pixels / epoch)})
+
+
+def fingerprint(cell: Cell, training: Finetune, dataset: Path, data: Data) -> str:
+    """Digest of all that decides a cell's result."""
+    params = data.params
+    content: dict[str, Any] = {
+        "rung": cell.rung,
+        "segraft": __version__,
+        "model": params.model.model_dump(mode="json"),
+        "training": training.model_dump(mode="json"),
+        "scratch": params.scratch.model_dump(mode="json"),
+        "evaluate": params.evaluate.model_dump(mode="json", exclude={"threads", "examples"}),
+        "dataset": PackedDataset(dataset).card.fingerprint,
+        "pretrained": read_card(data.pretrained).weights_sha256,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _measure(cell: Cell, training: Finetune, dataset: Path, data: Data, work: Path) -> dict[str, Any]:
+    """Train and score; a killed training goes on from its checkpoint in `work`."""
+    seconds, model = 0.0, data.pretrained
+    if cell.rung not in UNTRAINED:
+        model = work / "weights"
+        seconds = _train(cell, training, dataset, data, work)
+    how = data.params.evaluate
+    found = score(model, dataset, "test", how.batch_size, how.threads, how)
+    remove(work)
+    return {
+        "rung": cell.rung,
+        "share": cell.share,
+        "seed": cell.seed,
+        "seconds": seconds,
+        "counts": found.counts.tolist(),
+    }
+
+
+def _train(cell: Cell, training: Finetune, dataset: Path, data: Data, work: Path) -> float:
+    params = data.params
+    paths = {"dataset": dataset, "work": work / "work", "weights": work / "weights", "log": work / "log"}
+    if cell.rung in ("scratch", "scratch_total"):
+        once = params.scratch.model_copy(update={"budget": "finetune"})
+        sections = {"model": params.model, "pretrain": params.pretrain, "finetune": training, "scratch": once}
+        return run("scratch", sections, paths)["seconds"]
+    start = _without_source(dataset, data, work) if cell.rung == "encoder" else data.pretrained
+    return run("finetune", {"model": params.model, "finetune": training}, paths | {"pretrained": start})["seconds"]
+
+
+def _without_source(dataset: Path, data: Data, work: Path) -> Path:
+    """A model folder with model.weights in the encoder and chance elsewhere."""
+    before = data.params.pretrain
+    bare = {"self_train": before.self_train.model_copy(update={"weight": 0.0}), "source_share": 0.0}
+    bare |= {"distill": before.distill.model_copy(update={"teacher": None})}
+    untrained = before.model_copy(update={"epochs": 0} | bare)
+    place = work / "start"
+    paths = {"dataset": dataset, "work": place / "work", "weights": place / "weights", "log": place / "log"}
+    run("pretrain", {"model": data.params.model, "pretrain": untrained}, paths)
+    return place / "weights"
+
+
+def source_pixels(pretrained: Path, source: Path) -> int:
+    """Pixels that the source model was trained on: steps × batch × crop, from its own card."""
+    provenance = read_card(pretrained).provenance
+    crop = PackedDataset(source).card.crop
+    steps, batch = int(provenance["steps"]), int(provenance["training"]["batch_size"])
+    return steps * batch * math.prod(crop)
+
+
+def by_rung(results: list[Result]) -> Iterator[tuple[RungName, list[Result]]]:
+    """Rung → its results, in the order of the results."""
+    for rung in dict.fromkeys(result.rung for result in results):
+        yield rung, [result for result in results if result.rung == rung]

@@ -1,0 +1,70 @@
+"""The rungs: ways to spend one compute budget on a target, as settings of the section finetune."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from segraft.errors import UserError
+from segraft.params import Finetune, RungName
+
+FORWARD = 1 / 3
+"""A forward pass alone, as a share of a training step; the backward pass costs twice as much (Kaplan et al. 2020)."""
+SELF_TRAINED_STEP = 2 + FORWARD
+"""A step with as many unlabelled images: a student's step on either, and the teacher's answer."""
+SOURCELESS: tuple[RungName, ...] = ("scratch", "scratch_total", "encoder")
+UNTRAINED: tuple[RungName, ...] = ("source",)
+PLAIN: dict[str, Any] = {"freeze": "none", "lora_rank": 0, "source_share": 0.0}
+CHANGES: Mapping[RungName, Mapping[str, Any]] = {
+    "encoder": PLAIN | {"l2_sp": 0.0},
+    "probe": PLAIN | {"freeze": "body", "batch_norm": "frozen"},
+    "frozen": PLAIN | {"freeze": "encoder"},
+    "gradual": PLAIN | {"freeze": "gradual"},
+    "full": PLAIN,
+    "self_train": PLAIN,
+}
+"""Rung → what it changes in finetune; the rungs that are not here change nothing."""
+
+
+def settings(rung: RungName, finetune: Finetune, seed: int) -> Finetune:
+    """The section finetune as a rung uses it, at the compute of the section as it is.
+
+    Args:
+        rung: its name.
+        finetune: the section.
+        seed: of the training.
+
+    Raises:
+        UserError: the compute would depend on the number of labels, or does not suffice for one step an epoch.
+    """
+    if not finetune.steps_per_epoch or not finetune.epochs or finetune.patience:
+        raise UserError(
+            "ladder: rungs of equal compute need finetune.epochs and finetune.steps_per_epoch above 0, and patience 0"
+        )
+    update: dict[str, Any] = {"seed": seed}
+    if rung != "finetune":
+        weight = 1.0 if rung == "self_train" else 0.0
+        update |= {"self_train": finetune.self_train.model_copy(update={"weight": weight})}
+        update |= {"distill": finetune.distill.model_copy(update={"teacher": None})}
+    if rung == "self_train" and not finetune.ema:
+        raise UserError("ladder: self_train: its teacher is the averaged model; give finetune.ema a value above 0")
+    changed = finetune.model_copy(update=update | dict(CHANGES.get(rung, {})))
+    steps = math.floor(finetune.epochs * finetune.steps_per_epoch / _step_units(changed) + 1e-9)
+    if not steps:
+        raise UserError(
+            f"ladder: {rung}: the compute of finetune does not suffice for one step an epoch; raise its steps"
+        )
+    return changed.model_copy(update={"steps_per_epoch": steps})
+
+
+def _step_units(training: Finetune) -> float:
+    """Training steps' worth of compute of one step in every epoch."""
+    teacher = FORWARD if training.distill.teacher else 0.0
+    alone = min(training.self_train.start, training.epochs) if training.self_train.weight else training.epochs
+    return alone * (1 + teacher) + (training.epochs - alone) * (SELF_TRAINED_STEP + teacher)
+
+
+def compute(training: Finetune, crop: tuple[int, int]) -> int:
+    """Pixels' worth of training: steps × batch × crop, where a forward pass alone counts for a third."""
+    return round(_step_units(training) * training.steps_per_epoch * training.batch_size * math.prod(crop))

@@ -1,0 +1,205 @@
+"""What the planner asks the machine: how large a batch, how fast, and how high a learning rate, by real steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segraft.machine import CGROUP
+from segraft.params import Training
+from segraft.progress import progress
+from segraft.training.loop import Run
+
+FIRST_BATCH, LAST_BATCH = 2, 64
+TIMED = 3
+"""Steps of which the fastest counts, after one that warms up: other work on the machine only ever slows."""
+GAIN = 0.1
+"""By how much a doubled batch must speed things up for the search to go on, twice in a row."""
+ROOM = 0.8
+"""Share of the free memory that may be used."""
+RANGE = (1e-5, 1.0)
+RANGE_STEPS = 48
+SMOOTHING = 0.8
+DIVERGED = 4.0
+"""The range test stops when the loss is so many times its best."""
+FALL = 0.05
+"""The loss must fall by this share of where it began, or the range test has shown nothing."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A batch size as it ran."""
+
+    batch: int
+    images_per_second: float
+    memory_mb: float
+    """of the process, or on the GPU, after the steps"""
+
+
+@dataclass(frozen=True)
+class Range:
+    """A learning-rate range test."""
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    """relative to the untouched network on the same batch, smoothed"""
+    chosen: float | None
+    """a tenth of the rate at the lowest loss; None if the loss did not fall"""
+
+
+class NoStore:
+    """Where a probe's checkpoints go: nowhere."""
+
+    def save(self, step: int, parts: Any, state: Any) -> None:
+        """Write nothing."""
+
+    def load(self) -> None:
+        """There is nothing."""
+
+    def close(self, finished: bool) -> None:
+        """Nothing to let go of."""
+
+
+class Probe(Run):
+    """A training run of a few steps of which only time, memory and loss are wanted."""
+
+    def losses_at(self, factors: Sequence[float], what: str) -> list[float]:
+        """The loss of one step after the other, its learning rates multiplied with the factor of each.
+
+        It ends early when a loss is not a number.
+        """
+        peaks = [group["peak"] for group in self.optimizer.param_groups]
+        losses: list[float] = []
+        for batch, factor in zip(
+            self.loader.batches(0, len(factors)), progress(factors, what, unit="step"), strict=True
+        ):
+            for group, peak in zip(self.optimizer.param_groups, peaks, strict=True):
+                group["peak"] = peak * factor
+            self._step(batch)
+            losses.append(float(self._losses.pop()))
+            if not math.isfinite(losses[-1]):
+                break
+        return losses
+
+
+Make = Callable[[Training, int], Probe]
+"""(knobs, steps) → a probe on a fresh copy of the network."""
+
+
+def bare(training: Training, steps: int) -> Training:
+    """The knobs of a probe: all layers learn at a constant rate, and nothing but the labels' loss is added."""
+    update = {"epochs": 1, "steps_per_epoch": steps, "schedule": "constant", "warmup": "none", "warmup_steps": 0}
+    update |= {"freeze": "none" if training.freeze == "gradual" else training.freeze, "ema": 0.0, "l2_sp": 0.0}
+    update |= {"distill": training.distill.model_copy(update={"teacher": None})}
+    update |= {"self_train": training.self_train.model_copy(update={"weight": 0.0})}
+    return training.model_copy(update=update)
+
+
+def try_batches(make: Make, training: Training, most: int, device: torch.device) -> list[Trial]:
+    """Run steps at 2, 4, 8, … until memory ends, a larger batch no longer pays, or there are no more images.
+
+    Args:
+        make: makes a probe.
+        training: the knobs.
+        most: largest batch size to try, at least 2.
+        device: where the probe runs.
+    """
+    limit = ROOM * free_memory_mb(device) + _used_mb(device)
+    base, trials = _used_mb(device), list[Trial]()
+    sizes = [2**power for power in range(1, 20) if FIRST_BATCH <= 2**power <= max(FIRST_BATCH, min(most, LAST_BATCH))]
+    for size in progress(sizes, "find the batch size", unit="size"):
+        if trials and base + 2 * (trials[-1].memory_mb - base) > limit:
+            break
+        try:
+            trials.append(_try(make(training.model_copy(update={"batch_size": size}), 1 + TIMED), size, device))
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            break
+        speeds = [trial.images_per_second for trial in trials]
+        if len(speeds) > 2 and max(speeds[-2:]) < (1 + GAIN) * max(speeds[:-2]):
+            break
+    return trials
+
+
+def _try(probe: Probe, size: int, device: torch.device) -> Trial:
+    seconds = []
+    for _ in range(1 + TIMED):
+        started = time.perf_counter()
+        probe.losses_at([1.0], f"batch {size}")
+        seconds.append(time.perf_counter() - started)
+    return Trial(size, round(size / min(seconds[1:]), 3), round(_used_mb(device), 1))
+
+
+def best_batch(trials: Sequence[Trial], least: int) -> Trial:
+    """The smallest batch of at least `least` images that is within a tenth of the fastest of these."""
+    allowed = [trial for trial in trials if trial.batch >= least] or list(trials[-1:])
+    fastest = max(trial.images_per_second for trial in allowed)
+    return next(trial for trial in allowed if trial.images_per_second >= (1 - GAIN) * fastest)
+
+
+def range_test(make: Make, training: Training) -> Range:
+    """The learning-rate range test (Smith 2017): the rate grows with each step, and the loss is watched.
+
+    A pretrained network's losses differ more from batch to batch than a few steps can change them. So the loss of each
+    step is divided by that of the untouched network on the same batch. The rate is that of decoder and head; the
+    encoder's follows by its factor.
+    """
+    low, high = RANGE
+    rates = [low * (high / low) ** (step / (RANGE_STEPS - 1)) for step in range(RANGE_STEPS)]
+    untouched = make(training, RANGE_STEPS).losses_at([0.0] * RANGE_STEPS, "losses before training")
+    factors = [rate / training.lr for rate in rates]
+    losses = make(training, RANGE_STEPS).losses_at(factors, "find the learning rate")
+    return read_range(rates, [loss / max(before, 1e-9) for loss, before in zip(losses, untouched, strict=False)])
+
+
+def read_range(rates: Sequence[float], losses: Sequence[float]) -> Range:
+    """What a range test says: a tenth of the rate at which the smoothed loss was lowest (Howard & Gugger 2020).
+
+    Args:
+        rates: learning rate of each step, rising.
+        losses: of each step, relative to the untouched network's; the last may be no number, and some may be missing.
+    """
+    smooth, mean = list[float](), 0.0
+    for count, loss in enumerate(losses, 1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        unbiased = mean / (1 - SMOOTHING**count)
+        if not math.isfinite(unbiased) or (smooth and unbiased > DIVERGED * min(smooth)):
+            break
+        smooth.append(unbiased)
+    shown = tuple(rates[: len(smooth)])
+    lowest = min(range(len(smooth)), key=smooth.__getitem__, default=0)
+    fell = bool(smooth) and smooth[lowest] < (1 - FALL) * smooth[0]
+    return Range(shown, tuple(smooth), rates[lowest] / 10 if fell else None)
+
+
+def free_memory_mb(device: torch.device, cgroup: Path = CGROUP) -> float:
+    """MiB that are free for this process: on the GPU, or in the machine and within its container's limit."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info()[0] / 2**20)
+    import psutil
+
+    free = float(psutil.virtual_memory().available)
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            free = min(free, int((cgroup / limit).read_text()) - int((cgroup / used).read_text()))
+        except (OSError, ValueError):  # no such cgroup, or "max"
+            continue
+    return max(0.0, free / 2**20)
+
+
+def _used_mb(device: torch.device) -> float:
+    """MiB that are held now: the last step's peak, for freed blocks are kept (`device.keep_freed_memory`)."""
+    if device.type == "cuda":
+        return float(torch.cuda.memory_reserved() / 2**20)
+    import psutil
+
+    return float(psutil.Process().memory_info().rss / 2**20)

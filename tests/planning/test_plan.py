@@ -1,0 +1,247 @@
+"""The planner on real, tiny data: what it measures, what each rule makes of it, and a plan that trains."""
+
+import json
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import yaml
+
+from segraft.commands import plan_transfer
+from segraft.data.packed import PackedDataset
+from segraft.errors import UserError
+from segraft.params import load_params
+from segraft.planning.distance import kid
+from segraft.planning.facts import measure, objects
+from segraft.planning.machine import Trial, best_batch, read_range
+from segraft.planning.rules import DATA, MACHINE, RATE, RULES, decide
+from segraft.planning.write import commented
+from segraft.steps import run
+from tests.planning.conftest import PARAMS, PLAIN, Look, manifest, pack
+from tests.test_contract import ROOT
+
+NEAR, FAR = (0.1, 0.2), (0.9, 0.2)
+
+
+@pytest.fixture
+def facts(tmp_path):
+    """Facts of a packed dataset of a look, with a source at a distance or without one."""
+
+    def of(look=PLAIN, distance=NEAR, norms=True, **known):
+        dataset = PackedDataset(pack(tmp_path, look))
+        found = measure(dataset, manifest(dataset), 40 if distance else 0, distance, norms)
+        return replace(found, **known)
+
+    return of
+
+
+def choose(rules, facts):
+    return {choice.knob.removeprefix("finetune."): choice.value for choice in decide(rules, facts)}
+
+
+def test_facts_are_those_of_the_pixels(facts):
+    found = facts(Look(train=8, blank=6, unlabelled=3, source=2))
+    assert (found.images, found.val, found.unlabelled, found.mixed, found.groups) == (8, 2, 3, 2, 1)
+    assert found.size == found.native == (72, 100) and found.rare_share == 0.25
+    disc_pixels = 2 * 697  # of two whole discs of radius 15, at the most
+    assert found.imbalance >= (8 * 71 * 100 - disc_pixels) / disc_pixels
+
+
+def test_objects_are_connected_components_by_class_without_specks():
+    mask = np.zeros((40, 60), np.uint8)
+    mask[2:12, 3:8], mask[20:30, 40:60], mask[35, 35], mask[:1] = 1, 1, 1, 255
+    found = objects([mask], 2)
+    assert found.smallest == 125.0  # the median of 50 and 200; class 0 has one of 2149
+    assert found.extent == (round(np.percentile([10, 39], 75)), round(np.percentile([12.5, 60], 75)))
+
+
+@pytest.mark.parametrize(
+    ("look", "distance", "knob", "value"),
+    [
+        (Look(), NEAR, "freeze", "encoder"),
+        (Look(), FAR, "freeze", "gradual"),
+        (Look(), None, "freeze", "none"),
+        (Look(train=11), NEAR, "freeze", "none"),
+        (Look(), FAR, "thaw", 0.25),
+        (Look(), FAR, "lora_rank", 0),
+        (Look(), NEAR, "encoder_lr", 0.1),
+        (Look(), FAR, "encoder_lr", 0.5),
+        (Look(), FAR, "layer_decay", 0.75),
+        (Look(train=101), FAR, "layer_decay", 1.0),
+        (Look(), NEAR, "l2_sp", 0.1),
+        (Look(), FAR, "l2_sp", 0.0),
+        (Look(source=3), FAR, "source_share", 0.25),
+        (Look(), FAR, "source_share", 0.0),
+        (Look(unlabelled=6), FAR, "self_train.weight", 1.0),
+        (Look(unlabelled=5), FAR, "self_train.weight", 0.0),
+        (Look(unlabelled=6, val=0), FAR, "self_train.weight", 0.0),
+        (Look(tiny=True), FAR, "class_weights", "inverse_sqrt"),
+        (Look(tiny=True), FAR, "loss", {"cross_entropy": 1.0, "lovasz": 0.5}),
+        (Look(), FAR, "loss", {"cross_entropy": 1.0}),
+        (Look(blank=5), FAR, "augment.online.rare_crop", 0.5),
+    ],
+)
+def test_each_rule_of_the_data_shows(facts, look, distance, knob, value):
+    assert choose(DATA, facts(look, distance))[knob] == value
+
+
+def test_balanced_classes_need_no_weights_and_common_ones_no_crops(facts):
+    chosen = choose(DATA, replace(facts(), imbalance=4.9))
+    assert chosen["class_weights"] == "none" and "augment.online.rare_crop" not in chosen
+
+
+@pytest.mark.parametrize(
+    ("size", "extent", "crop"),
+    [((72, 100), (30, 30), [32, 64]), ((300, 700), (220, 20), [288, 448]), ((20, 40), (9, 9), [32, 32])],
+)
+def test_the_crop_holds_typical_objects_and_stays_within_the_image(facts, size, extent, crop):
+    assert choose(DATA, replace(facts(), size=size, extent=extent))["augment.crop"] == crop
+
+
+@pytest.mark.parametrize(
+    ("known", "knob", "value"),
+    [
+        ({}, "batch_size", 4),
+        ({"distance": 0.1}, "batch_norm", "frozen"),
+        ({"distance": 0.1, "batch": 8}, "batch_norm", "train"),
+        ({"batch": 2}, "batch_norm", "reestimate"),
+        ({}, "batch_norm", "train"),
+        ({"batch": 2, "norms": False}, "batch_norm", "train"),
+        ({"steps": 90}, "steps_per_epoch", 9),
+        ({"steps": 90}, "schedule", "poly"),
+        ({"steps": 90}, "power", 1.0),
+        ({"steps": 90}, "warmup_steps", 9),
+        ({"steps": 400}, "ema", 0.99),
+        ({}, "steps_per_epoch", 50),
+        ({}, "schedule", "cosine"),
+        ({"images": 1000}, "steps_per_epoch", 500),
+        ({}, "epochs", 10),
+        ({"steps": 3}, "epochs", 3),
+        ({}, "warmup", "linear"),
+    ],
+)
+def test_each_rule_of_the_machine_shows(facts, known, knob, value):
+    base = {"batch": 4, "images_per_second": 9.0, "fastest": 10.0, "steps": 10_000}
+    assert choose(MACHINE, replace(facts(distance=FAR), **base | known))[knob] == value
+
+
+def test_the_rate_is_the_found_one_or_the_old_one(facts):
+    assert choose(RATE, facts(lr=0.001234, lr_before=0.5)) == {"lr": 0.0012}
+    assert choose(RATE, facts(lr=None, lr_before=0.5)) == {"lr": 0.5}
+
+
+def test_distance_is_that_of_the_distributions():
+    rng = np.random.default_rng(0)
+    same, noise = kid(rng.normal(size=(40, 8)), rng.normal(size=(30, 8)), rng)
+    far, chance = kid(rng.normal(size=(40, 8)), rng.normal(1.5, 1, (30, 8)), rng)
+    assert same < noise and far > 10 * chance > 0
+
+
+def test_range_test_takes_a_tenth_of_the_best_rate_and_stops_at_divergence():
+    rates = list(np.geomspace(1e-5, 1, 48))
+    losses = [2 - 0.04 * i if i < 36 else 30.0 for i in range(48)]
+    found = read_range(rates, losses)
+    assert found.chosen == rates[35] / 10 and len(found.losses) < 48
+    assert read_range(rates, [1.0] * 48).chosen is None
+    assert read_range(rates, [1.0, math.nan]).chosen is None and read_range(rates, [math.nan]).losses == ()
+
+
+def test_the_smallest_batch_that_is_as_fast_as_any_is_taken():
+    trials = [Trial(2, 10.0, 1), Trial(4, 17.0, 1), Trial(8, 19.5, 1), Trial(16, 20.0, 1)]
+    assert best_batch(trials, 4).batch == 8 and best_batch(trials[:1], 4).batch == 2
+
+
+def arguments(tmp_path, pretrained, look=PLAIN):
+    data = PackedDataset(pack(tmp_path, look))
+    manifest(data).to_parquet(tmp_path / "target.parquet")
+    text = (ROOT / "params.yaml").read_text()
+    values = yaml.safe_load(text)
+    small = PARAMS.model_dump(mode="json", by_alias=True)
+    for section in ("model", "finetune"):
+        values[section] = small[section]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    return SimpleNamespace(
+        params=tmp_path / "params.yaml",
+        source=tmp_path,
+        target=tmp_path,
+        manifest=tmp_path,
+        pretrained=pretrained,
+        minutes=None,
+        plan=tmp_path / "plan.yaml",
+    )
+
+
+def test_a_plan_loads_trains_and_says_why(tmp_path, pretrained, capsys):
+    args = arguments(tmp_path, pretrained)
+    plan_transfer.main(args)
+    planned, text = load_params(args.plan), args.plan.read_text()
+    record = json.loads((tmp_path / "plan.json").read_text())
+    assert record["facts"]["images"] == 6 and [trial["batch"] for trial in record["batches"]] == [2, 4]
+    assert len(record["lr_range"]["rates"]) > 10 and planned.augment.crop == (64, 96) == tuple(record["facts"]["crop"])
+    area = planned.finetune.batch_size * 64 * 96
+    steps = planned.finetune.epochs * planned.finetune.steps_per_epoch
+    assert 0 < steps * area <= record["facts"]["compute"] == 2 * 4 * 4 * 64 * 64
+    for choice in record["choices"]:
+        assert f"{choice['why']} [{choice['source']}]" in text
+    assert "the crop changes from [64, 64]" in capsys.readouterr().out
+    again = {**vars(args), "plan": tmp_path / "again.yaml"}
+    plan_transfer.main(SimpleNamespace(**again))
+    other = json.loads((tmp_path / "again.json").read_text())
+    assert [other["facts"][k] for k in ("distance", "noise", "extent", "imbalance")] == [
+        record["facts"][k] for k in ("distance", "noise", "extent", "imbalance")
+    ]
+    paths = {"work": tmp_path / "work", "weights": tmp_path / "model", "log": tmp_path / "log"}
+    paths |= {"dataset": tmp_path, "pretrained": pretrained}
+    metrics = run("finetune", {"model": planned.model, "finetune": planned.finetune}, paths)
+    assert metrics["steps"] == steps
+
+
+def test_comments_stand_in_the_file_and_nothing_else_changes(facts):
+    text = (ROOT / "params.yaml").read_text()
+    base = {"batch": 4, "images_per_second": 9.0, "fastest": 10.0, "steps": 10_000, "lr": 0.001}
+    choices = decide(RULES, facts(Look(unlabelled=9, source=2), FAR, **base))
+    new = commented(text, choices)
+    before, after = yaml.safe_load(text), yaml.safe_load(new)
+    for choice in choices:
+        *parents, key = choice.knob.split(".")
+        node, old = after, before
+        for parent in parents:
+            node, old = node[parent], old[parent]
+        assert node[key] == choice.value
+        old[key] = choice.value
+    assert after == before and "# see docs/own-data.md" in new
+
+
+def test_a_model_of_another_network_is_refused(tmp_path, pretrained):
+    args = arguments(tmp_path, pretrained)
+    args.params.write_text(
+        args.params.read_text().replace("encoder: mobilenet_v3_small", "encoder: mobilenet_v3_large")
+    )
+    with pytest.raises(
+        UserError, match=r"is lraspp on mobilenet_v3_small, and params.yaml says lraspp on mobilenet_v3_large"
+    ):
+        plan_transfer.main(args)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"), [({"minutes": 0.0}, "above 0"), ({"pretrained": ROOT / "no"}, "pretrain step")]
+)
+def test_bad_arguments_are_named(tmp_path, pretrained, change, message):
+    args = SimpleNamespace(**vars(arguments(tmp_path, pretrained)) | change)
+    with pytest.raises(UserError, match=message):
+        plan_transfer.main(args)
+
+
+def test_an_unlabelled_target_is_refused(facts):
+    with pytest.raises(UserError, match="no labelled train image"):
+        facts(Look(train=0))
+
+
+def test_every_rule_and_its_source_is_explained():
+    text = (ROOT / "docs/planner.md").read_text()
+    for rule in RULES:
+        assert f"`{rule.knob.removeprefix('finetune.')}`" in text and all(
+            one in text for one in rule.source.split("; ")
+        )
