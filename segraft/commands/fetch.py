@@ -123,7 +123,7 @@ def _sbd(to: Path) -> None:
 def _convert(mat: Path, png: Path) -> None:
     """One SBD annotation (a MATLAB 5 file, which holds no code) as an 8-bit PNG of VOC's ids."""
     from PIL import Image
-    from scipy.io import loadmat  # type: ignore[import-untyped]
+    from scipy.io import loadmat
 
     Image.fromarray(loadmat(mat)["GTcls"][0]["Segmentation"][0]).save(png)
 

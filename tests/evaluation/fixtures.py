@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 CLASSES = {"road": (128, 64, 128), "sky <b>&": (70, 130, 180), "car": (0, 0, 142)}
 RUNS = {"pretrain": "pretrained", "finetune": "finetuned", "scratch": "scratch"}
-KNOBS = {"evaluate": {"batch_size": 3, "examples": 2, "threads": 1}}
+DEFAULTS = yaml.safe_load((ROOT / "params.yaml").read_text())["evaluate"]
+KNOBS = {"evaluate": DEFAULTS | {"batch_size": 3, "examples": 2, "threads": 1}}
 
 
 @pytest.fixture(scope="session")

@@ -53,9 +53,11 @@ def test_other_classes_are_refused(transfer, tmp_path):
     model = tmp_path / "model"
     shutil.copytree(transfer / "models" / "finetuned", model)
     card = json.loads((model / "model.json").read_text())
-    card["classes"][0]["name"] = "lane"
+    card["taxonomy"] = "lanes"
+    for number, entry in enumerate(card["classes"]):
+        entry["name"] = f"lane {number}"
     (model / "model.json").write_text(json.dumps(card))
-    with pytest.raises(UserError, match=r"'lane'.*'road'"):
+    with pytest.raises(UserError, match=r"model: knows the classes of lanes, .*write maps\.lanes in"):
         score(model, transfer / "packed", "test", 2)
 
 
