@@ -418,7 +418,7 @@ def test_slow_headers_of_a_second_request_are_cut_off(server):
         connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200")
         connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHos")
-        assert everything(connection).startswith(b"HTTP/1.1 408")
+        assert b"HTTP/1.1 408" in everything(connection)  # after what is left of the first answer
 
 
 def test_slow_bodies_are_cut_off(server):
