@@ -1,16 +1,21 @@
 """The pipeline as users run it, in a copy of the project: README's commands, a kill, bad data. Small, but whole."""
 
+import io
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
+import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -80,6 +85,7 @@ NOT_RUN = {
     "cd segraft": "the test is there",
     "make test": "this is what runs the tests",
     "make ui": "serves for ever; test_ui_answers starts it",
+    "make serve": "serves for ever; test_the_champion_is_served starts it",
 }
 
 
@@ -112,26 +118,51 @@ def test_a_second_run_does_nothing(project):
     assert "up to date" in result.stdout
 
 
-def test_ui_answers(project):
-    import socket
-    import urllib.request
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["make", "ui", f"PORT={port}"]
-    server = subprocess.Popen(command, cwd=project[0], env=environment(), start_new_session=True)
+@contextmanager
+def serving(folder, command, answers, **settings):
+    """A target that serves for ever; gives what it answers at `answers` first."""
+    server = subprocess.Popen(command, cwd=folder, env=environment() | settings, start_new_session=True)
     try:
-        for _ in range(240):
-            try:
-                body = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
-                break
-            except OSError:
-                assert server.poll() is None
-                time.sleep(0.5)
-        assert b"MLflow" in body
+        yield patiently(server, answers)
     finally:
         os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def patiently(server, url):
+    for _ in range(240):
+        try:
+            return urllib.request.urlopen(url, timeout=5).read()
+        except OSError:
+            assert server.poll() is None
+            time.sleep(0.5)
+    raise TimeoutError(url)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_ui_answers(project):
+    port = free_port()
+    with serving(project[0], ["make", "ui", f"PORT={port}"], f"http://127.0.0.1:{port}/") as body:
+        assert b"MLflow" in body
+
+
+def test_the_champion_is_served(project):
+    folder, port = project[0], free_port()
+    photo = next((folder / "data/streets/target/leftImg8bit/test").rglob("*.png"))
+    url = f"http://127.0.0.1:{port}"
+    settings = {"SEGRAFT_SERVE_HTTP_PORT": str(port), "SEGRAFT_SERVE_GRPC_PORT": "0"}
+    with serving(folder, ["make", "serve"], f"{url}/v2/health/ready", **settings):
+        ask = urllib.request.Request(f"{url}/predict", photo.read_bytes(), {"Content-Type": "image/png"})
+        answer = urllib.request.urlopen(ask, timeout=60)
+        mask = Image.open(io.BytesIO(answer.read()))
+    registered = json.loads((folder / "reports" / "register.json").read_text())
+    assert mask.mode == "P" and mask.size == Image.open(photo).size
+    assert f"{registered['name']}/{registered['version']}" in answer.headers["X-Segraft-Model"]
 
 
 def test_only_what_changed_runs_again(project):

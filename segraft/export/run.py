@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from segraft.evaluation.predict import MULTIPLE
 from segraft.export.graph import export_graph
 from segraft.export.measure import Tally, measure
 from segraft.export.quantize import quantize_onnx, quantize_openvino
+from segraft.machine import cores
 from segraft.params import Export
 from segraft.progress import progress
 from segraft.serving.drift import Reference, statistics, summarize
@@ -167,7 +167,7 @@ def _circumstances(
         "size": list(samples[0].mask.shape),
         "dataset": dataset.fingerprint,
         "processor": next(names, platform.processor()) if info.is_file() else platform.processor(),
-        "threads": threads or len(os.sched_getaffinity(0)),
+        "threads": threads or cores(),
         "fp32": {"latency_ms": round(truth.latency_ms, 3), "miou": None if math.isnan(truth.miou) else truth.miou},
     }
 

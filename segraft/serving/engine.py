@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from segraft.machine import cores
 from segraft.params import Serve
 from segraft.serving import metrics, tiling
 from segraft.serving.answers import Answer, Segmented, answer, check_answer_size
@@ -46,7 +46,7 @@ class Engine:
 
     def __init__(self, runtime: Runtime, settings: Serve, monitor: Monitor) -> None:
         self._runtime, self._settings, self.monitor = runtime, settings, monitor
-        self._pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)) + 1, "pixels")
+        self._pool = ThreadPoolExecutor(cores() + 1, "pixels")
         self._pixels = Budget(settings.limits.pixels)
         self._accepted = self._decoding = 0
         self._seconds = 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from segraft.checkpoint import read_card
+from segraft.machine import cores
 from segraft.serving.runtime import Prediction
 from segraft.serving.runtimes.card import ServingCard, verified
 from segraft.serving.runtimes.padding import pad
@@ -32,7 +32,7 @@ class Onnx:
     def __init__(self, name: str, folder: Path, serving: ServingCard, files: tuple[str, ...], threads: int = 0) -> None:
         self.name, self.card, self.stride = name, read_card(folder), serving.stride
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads or cores()
         options.log_severity_level = 3
         graph = verified(folder, serving, files[0])
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

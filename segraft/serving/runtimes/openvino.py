@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segraft.checkpoint import read_card
+from segraft.machine import cores
 from segraft.serving.runtime import Prediction
 from segraft.serving.runtimes.card import ServingCard, verified
 from segraft.serving.runtimes.padding import pad
@@ -70,7 +70,7 @@ class Graph:
             model = ov.Model(model.get_results()[:1], model.get_parameters(), "ids")
         config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads or len(os.sched_getaffinity(0)),
+            "INFERENCE_NUM_THREADS": threads or cores(),
         }
         if precision:
             config["INFERENCE_PRECISION_HINT"] = precision
