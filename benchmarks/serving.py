@@ -32,35 +32,43 @@ from segraft.data.streets.render import render
 SIZE = (512, 1024)
 
 
-@contextmanager
-def peer(kind: str, *more: str):
-    """A server of benchmarks.serving_peers: (its URL, seconds until it was ready)."""
+def free_port() -> int:
+    """A port that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.serving_peers", kind, str(port), *more],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=os.environ | {"KSERVE_LOGLEVEL": "ERROR"},
-    )
-    url = f"http://127.0.0.1:{port}"
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def running(command: list[str], ready: str, grace: float, **options):
+    """A server's process, once `ready` answers 200; at the end it has `grace` seconds to drain."""
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **options)
     try:
         while True:
-            assert process.poll() is None, f"{kind} ended with {process.returncode}"
+            assert process.poll() is None, f"{' '.join(command)} ended with {process.returncode}"
             try:
-                if httpx.get(f"{url}/v2/models/segraft/ready", timeout=2).status_code == 200:
+                if httpx.get(ready, timeout=2).status_code == 200:
                     break
             except httpx.HTTPError:
                 time.sleep(0.02)
-        yield url, time.perf_counter() - started
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(grace)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+@contextmanager
+def peer(kind: str, *more: str):
+    """A server of benchmarks.serving_peers: (its URL, seconds until it was ready)."""
+    port, started = free_port(), time.perf_counter()
+    command = [sys.executable, "-m", "benchmarks.serving_peers", kind, str(port), *more]
+    quiet = os.environ | {"KSERVE_LOGLEVEL": "ERROR"}
+    url = f"http://127.0.0.1:{port}"
+    with running(command, f"{url}/v2/models/segraft/ready", 20, stdout=subprocess.DEVNULL, env=quiet):
+        yield url, time.perf_counter() - started
 
 
 def scene() -> np.ndarray:

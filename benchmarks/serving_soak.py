@@ -10,9 +10,7 @@ import collections
 import json
 import random
 import signal
-import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -24,7 +22,7 @@ import httpx
 import numpy as np
 import psutil
 
-from benchmarks.serving import jpeg, scene
+from benchmarks.serving import free_port, jpeg, running, scene
 
 JSON_LENGTH = "inference-header-content-length"
 
@@ -36,29 +34,9 @@ def server(folder: Path, *flags: str):
     knobs = [f"serve.http_port={ports[0]}", f"serve.grpc_port={ports[1]}", *flags]
     arguments = [part for knob in knobs for part in ("-S", knob)]
     command = [sys.executable, "-m", "segraft", "serve", str(folder), *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{ports[0]}"
-    try:
-        while True:
-            assert process.poll() is None, f"the server ended with {process.returncode}"
-            try:
-                if httpx.get(f"{url}/v2/health/ready", timeout=2).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                time.sleep(0.05)
+    with running(command, f"{url}/v2/health/ready", 60) as process:
         yield url, f"127.0.0.1:{ports[1]}", process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def megabytes(process) -> float:

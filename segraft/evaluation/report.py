@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from segraft.data.manifest import FILES
 from segraft.data.packed import PackedDataset
@@ -20,6 +19,7 @@ from segraft.evaluation.examples import Example, colored, data_uri, errors
 from segraft.evaluation.history import Log
 from segraft.evaluation.run import Scores
 from segraft.evaluation.summary import MODELS, verdict
+from segraft.pages import templates
 
 TITLES = {"source": "Source as it is", "scratch": "From scratch", "transferred": "Transferred"}
 BASELINES = {"over_scratch": "training from scratch", "over_source": "the source model as it is"}
@@ -53,13 +53,7 @@ def render(
     last = results["transferred"]
     packed = PackedDataset(dataset)
     checks = json.loads((validation / "validate.json").read_text(encoding="utf-8"))
-    page = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    page = templates(Path(__file__).parent)
     page.filters |= {"percent": percent, "utc": utc, "points": points}
     return page.get_template("report.html.jinja").render(
         summary=summary,

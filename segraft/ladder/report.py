@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from segraft.ladder.table import Outcome
+from segraft.pages import templates
 from segraft.steps import write_json
 
 SIZE, DPI = (8.0, 4.6), 150
@@ -59,13 +59,7 @@ def plot(outcome: Outcome, kind: str) -> bytes:
 
 
 def _page(outcome: Outcome, svg: str) -> str:
-    page = Environment(
-        loader=FileSystemLoader([Path(__file__).parent, Path(__file__).parents[1] / "evaluation"]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    page = templates(Path(__file__).parent, Path(__file__).parents[1] / "evaluation")
     page.filters |= {
         "percent": lambda value: f"{100 * value:.1f}",
         "points": lambda value: f"{100 * value:+.1f}",

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from segraft.data.formats import SPLITS
 from segraft.data.validation.facts import Source
 from segraft.data.validation.pictures import pictures
 from segraft.data.validation.suite import Checked, Finding
+from segraft.pages import templates
 
 PICTURED, PICTURED_OF_A_RULE = 60, 8
 """Findings with pictures, in all and of one rule."""
@@ -29,13 +29,7 @@ def render(told: Mapping[str, Any], checked: Sequence[Checked], facts: pa.Table,
         facts: one row a sample.
         sources: how to read the samples' files again, for the pictures.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates(Path(__file__).parent)
     environment.filters["thousands"] = lambda number: f"{number:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
     environment.filters["capitalize_first"] = lambda text: text[:1].upper() + text[1:]
     broken = sorted((one for one in checked if one.findings), key=lambda one: one.rule.severity)
