@@ -13,6 +13,7 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmarks.common import machine
 from segraft.data.formats import list_samples
@@ -22,7 +23,7 @@ from segraft.evaluation.run import score
 from segraft.params import load_params
 from segraft.steps import run
 
-RECIPE = {
+RECIPE: dict[str, dict[str, Any]] = {
     "data.target": {"format": "camvid", "taxonomy": "camvid"},
     "augment": {"crop": "[256,352]", "online.scale": "[0.75,1.5]"},
     "pretrain": {"epochs": 4, "batch_size": 8, "lr": 0.0015, "ema": 0.99, "warmup_steps": 20},
@@ -48,7 +49,7 @@ def main() -> None:
             for s in listing.samples
         ]
         files = Files(args.folder, rows, listing.encoding, taxonomy, taxonomy, None)
-        pack(files, work / "packed", params.augment, [])
+        pack(files, work / "packed", params.augment, [], {})
         started = time.perf_counter()
         run(
             "pretrain",

@@ -34,6 +34,7 @@ class Peer:
     """Eager PyTorch, fp32, channels first."""
 
     name = "eager fp32"
+    stride = 1
 
     def __init__(self, folder: Path) -> None:
         self.network, self.card = load_model(folder)

@@ -22,7 +22,9 @@ from segraft.checkpoint import ModelCard, Preprocessing
 from segraft.data.packed import PackedDataset
 from segraft.device import autocast, setup
 from segraft.errors import UserError
-from segraft.models import ARCHS, ENCODERS, check_pair, create_model, find_encoder
+from segraft.models import check_pair, create_model, find_encoder
+from segraft.models.archs import ARCHS
+from segraft.models.encoders import ENCODERS
 from segraft.models.weights import load_weights
 from segraft.params import load_params
 from segraft.training.checkpoints import CheckpointStore
@@ -88,7 +90,8 @@ def table(pairs, steps, weights, dataset):
 def measure(arch, encoder, device):
     """Millions of parameters and GFLOPs as text, and images a second."""
     torch.manual_seed(0)
-    model = create_model(arch, encoder, 11).to(device).eval().to(memory_format=torch.channels_last)
+    model = create_model(arch, encoder, 11).to(device).eval()
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     image = torch.randn(1, 3, *SIZE, device=device).to(memory_format=torch.channels_last)
     with torch.no_grad(), FlopCounterMode(display=False) as flops:
         model(image)

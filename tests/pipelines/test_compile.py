@@ -1,7 +1,6 @@
 """What is compiled: it parses, every reference leads somewhere, and the cluster's knobs land in it."""
 
 import json
-import time
 
 import pytest
 from google.protobuf import json_format
@@ -98,11 +97,10 @@ def test_the_inputs_are_one_json_box_a_section(compiled):
     assert all(of.parameter_type == ir.ParameterType.STRING for of in inputs.values())
 
 
-def test_the_same_params_give_the_same_bytes_in_less_than_five_seconds(compiled):
+def test_the_same_params_give_the_same_bytes(compiled):
     _, _, first = compiled("transfer")
-    before = time.process_time()
     _, _, second = compiled("transfer", fresh=True)
-    assert first == second and time.process_time() - before < 5
+    assert first == second
 
 
 def test_the_cluster_s_knobs_land_in_the_pods(compiled):

