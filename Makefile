@@ -5,6 +5,9 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 5000
+WORKERS ?= 2
+# A file's tests stay together, so that what they share is made once.
+PYTEST = python -m pytest --numprocesses $(WORKERS) --dist loadfile
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-fast lint ui serve bench lock image
 
@@ -25,14 +28,14 @@ setup: .venv/ready  ## make .venv: every package, pinned and hashed
 run: .venv/ready  ## the whole pipeline: dvc repro; repeats only what changed
 	dvc repro
 
-test: .venv/ready  ## all tests, linters and types
+test: .venv/ready  ## all tests, linters and types (WORKERS=2 at once)
 	ruff check .
 	ruff format --check .
 	mypy
-	python -m pytest
+	$(PYTEST)
 
 test-fast: .venv/ready  ## the quick tests
-	python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 ui: .venv/ready  ## MLflow's pages at http://127.0.0.1:5000 (PORT=…)
 	mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 --backend-store-uri sqlite:///mlflow.db

@@ -42,20 +42,28 @@ def cpu_seconds(command: list[str], folder: Path) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def stage_commands(project: Path) -> dict[str, list[str]]:
+    """Stage → its command in a project's dvc.yaml, in pipeline order."""
+    data = yaml.safe_load((project / "params.yaml").read_text())["data"]
+    commands = {}
+    for name, stage in yaml.safe_load((project / "dvc.yaml").read_text())["stages"].items():
+        command = stage["cmd"]
+        for which in ("source", "target"):
+            command = command.replace(f"${{data.{which}.path}}", data[which]["path"])
+        commands[name] = [sys.executable, *shlex.split(command)[1:]]
+    return commands
+
+
 def stages(folder: Path) -> dict[str, float]:
     """Stage → CPU-seconds, run in pipeline order."""
-    data = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]
     changes = [word for key, value in TINY.items() for word in ("-S", f"{key}={value}")]
     (folder / "data").mkdir(exist_ok=True)
     if not (folder / "data" / "taxonomies").exists():
         (folder / "data" / "taxonomies").symlink_to(ROOT / "data" / "taxonomies")
         (folder / "params.yaml").symlink_to(ROOT / "params.yaml")
     seconds = {}
-    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
-        command = stage["cmd"]
-        for which in ("source", "target"):
-            command = command.replace(f"${{data.{which}.path}}", data[which]["path"])
-        seconds[name] = cpu_seconds([sys.executable, *shlex.split(command)[1:], *changes], folder)
+    for name, command in stage_commands(ROOT).items():
+        seconds[name] = cpu_seconds([*command, *changes], folder)
     return seconds
 
 

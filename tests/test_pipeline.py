@@ -39,6 +39,9 @@ def merged(base: dict, changes: dict) -> dict:
 
 def copy_project(folder: Path) -> Path:
     """What a clone would hold, as a git repository of its own, sharing the environment."""
+    locks = [ROOT / name for name in ("requirements.lock", "requirements-uv.lock")]
+    stale = max(lock.stat().st_mtime for lock in locks) > (ROOT / ".venv/ready").stat().st_mtime
+    assert not stale, "a copy's make would set up the shared .venv anew, and install the copy: run make setup first"
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0"):
         if name and (ROOT / name).is_file():
