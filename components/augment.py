@@ -36,6 +36,6 @@ def augment(
         metrics: samples of each split.
         build: the code and the image; a part of the cache's key.
     """
-    from segraft.component import run
+    from segraft.orchestration.component import run
 
     run("augment", locals())

@@ -26,6 +26,6 @@ def choose(
         metrics: the mIoU on val of each.
         build: the code and the image; a part of the cache's key.
     """
-    from segraft.references import choose
+    from segraft.orchestration.references import choose
 
     choose(models, logs, weights, log, metrics)

@@ -6,14 +6,15 @@ from components import component
 
 
 @component
-def deploy(tracking: str, registered: Input[Artifact], build: str) -> None:
-    """Give the registered version the alias `deployed`, which endpoints and rollouts follow.
+def deploy(tracking: str, deploy: str, registered: Input[Artifact], build: str) -> None:
+    """Give the registered version the alias `deployed`; before that, if the section says so, roll the endpoint out.
 
     Args:
         tracking: the params section, as JSON.
+        deploy: the params section, as JSON.
         registered: JSON file that register wrote.
         build: the code and the image; a part of the cache's key.
     """
-    from segraft.references import deploy
+    from segraft.orchestration.references import release
 
-    deploy(tracking, registered)
+    release(tracking, deploy, registered)

@@ -46,6 +46,6 @@ def evaluate(
         metrics: mIoU, pixel accuracy and Dice of each model, and the gains.
         build: the code and the image; a part of the cache's key.
     """
-    from segraft.component import run
+    from segraft.orchestration.component import run
 
     run("evaluate", locals())

@@ -24,6 +24,6 @@ def export(
         metrics: speed and parity of each runtime.
         build: the code and the image; a part of the cache's key.
     """
-    from segraft.component import run
+    from segraft.orchestration.component import run
 
     run("export", locals())

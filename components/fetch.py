@@ -16,6 +16,6 @@ def fetch(repo: str, rev: str, path: str, dataset: Output[Dataset], build: str) 
         dataset: the dataset.
         build: the code and the image; a part of the cache's key.
     """
-    from segraft.references import fetch
+    from segraft.orchestration.references import fetch
 
     fetch(repo, rev, path, dataset)

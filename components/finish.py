@@ -12,6 +12,6 @@ def finish(status: PipelineTaskFinalStatus) -> None:
     Args:
         status: how the pipeline ended.
     """
-    from segraft.execution import close
+    from segraft.orchestration.execution import close
 
     print(close(succeeded=status.state == "SUCCEEDED"))

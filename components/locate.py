@@ -14,6 +14,6 @@ def locate(place: str, md5: str, dataset: Output[Dataset]) -> None:
         md5: its digest, so that other content is another input; empty: not known, and the step always runs.
         dataset: the reference.
     """
-    from segraft.references import refer
+    from segraft.orchestration.references import refer
 
     refer(place, md5, dataset)

@@ -26,6 +26,6 @@ def pretrain(
         metrics: steps, seconds and the best mIoU on val.
         build: the code and the image; a part of the cache's key.
     """
-    from segraft.component import run
+    from segraft.orchestration.component import run
 
     run("pretrain", locals())

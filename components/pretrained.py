@@ -19,6 +19,6 @@ def pretrained(
         log: its training log.
         build: the code and the image; a part of the cache's key.
     """
-    from segraft.references import bring
+    from segraft.orchestration.references import bring
 
     bring(place, tracking, weights, log)

@@ -43,6 +43,6 @@ def register(
     Returns:
         Output: whether the model passed the gate and is champion.
     """
-    from segraft.component import run
+    from segraft.orchestration.component import run
 
     return bool(run("register", locals()).get("champion"))

@@ -18,6 +18,6 @@ def streets(
         metrics: images of each.
         build: the code and the image; a part of the cache's key.
     """
-    from segraft.component import run
+    from segraft.orchestration.component import run
 
     run("streets", locals())

@@ -34,6 +34,6 @@ def validate(
         metrics: samples, errors, warnings.
         build: the code and the image; a part of the cache's key.
     """
-    from segraft.component import run
+    from segraft.orchestration.component import run
 
     run("validate", locals())

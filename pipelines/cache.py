@@ -17,8 +17,8 @@ from kfp import dsl
 from kfp.local.cache import LocalCache
 
 from pipelines.graph import code_of
-from segraft.component import MD5, locate
-from segraft.digest import digest
+from segraft.orchestration.component import MD5, locate
+from segraft.orchestration.digest import digest
 from segraft.steps import write_json
 from segraft.tracking import flatten
 
@@ -35,6 +35,8 @@ class ContentCache(LocalCache):  # type: ignore[misc]
         """components whose outputs were there already"""
         self.made: list[str] = []
         """components that ran"""
+        self.used: set[str] = set()
+        """keys of what was found or made"""
 
     @staticmethod
     def _serialize_value_for_key(value: Any) -> Any:
@@ -64,11 +66,13 @@ class ContentCache(LocalCache):  # type: ignore[misc]
         intact = outputs is not None and all(_intact(value) for value in outputs.values())
         if intact:
             self.hits.append(self.asked[key]["component"])
+            self.used.add(key)
         return outputs if intact else None
 
     def put(self, key: str, outputs: dict[str, Any]) -> None:
         """Keep outputs, and what they were made of as the last of their component."""
         super().put(key, outputs)
+        self.used.add(key)
         record = {name: value for name, value in self.asked[key].items() if name != "given"}
         self.made.append(record["component"])
         with self._lock:

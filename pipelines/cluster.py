@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from kfp import dsl, kubernetes
 
-from segraft.execution import RUN, TRACKING
-from segraft.trainjob import TRAINJOB
+from segraft.orchestration.execution import RUN, TRACKING
+from segraft.orchestration.trainjob import TRAINJOB
 
 if TYPE_CHECKING:
     from pipelines.graph import Target
@@ -64,13 +64,13 @@ def _resources(task: dsl.PipelineTask, name: str, target: Target) -> None:
 
 
 def _nodes(target: Target) -> str:
-    """The TrainJob of a training step, as `segraft.trainjob` reads it."""
+    """The TrainJob of a training step, as `segraft.orchestration.trainjob` reads it."""
     knobs = target.params.cluster
     resources = {"cpu": knobs.heavy.cpu, "memory": knobs.heavy.memory}
     if knobs.gpu.count:
         resources[knobs.gpu.type] = str(knobs.gpu.count)
-    job = {"runtime": knobs.nodes.runtime, "image": knobs.image, "nodes": knobs.nodes.count, "resources": resources}
-    return json.dumps(job)
+    nodes = {"runtime": knobs.nodes.runtime, "nodes": knobs.nodes.count, "strategy": knobs.nodes.strategy}
+    return json.dumps(nodes | {"image": knobs.image, "resources": resources})
 
 
 def _environment(task: dsl.PipelineTask, target: Target) -> None:

@@ -17,9 +17,9 @@ from kfp.local import docker_task_handler
 
 from pipelines.cluster import USER
 from pipelines.local import replaced
-from segraft.component import STORE, WORK
 from segraft.errors import UserError
-from segraft.execution import NOTES, RUN, TRACKING
+from segraft.orchestration.component import STORE, WORK
+from segraft.orchestration.execution import NOTES, RUN, TRACKING
 
 PASSED = (RUN, NOTES, WORK, TRACKING, STORE, "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN", "MLFLOW_S3_ENDPOINT_URL")
 """What a container is given of the environment."""

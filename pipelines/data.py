@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from kfp import dsl
 
-from segraft.digest import digest
 from segraft.errors import UserError
+from segraft.orchestration.digest import digest
 from segraft.params import Cluster, Dataset, Params, read_yaml
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ TAXONOMIES = Path("data/taxonomies")
 def inputs(target: Target, project: Path) -> dict[str, str]:
     """The pipeline inputs that name the data's content: the taxonomies' text, and a version of each dataset."""
     data = target.params.data
-    names = dict.fromkeys((data.source.taxonomy, data.target.taxonomy))
+    names = dict.fromkeys(one.taxonomy for one in (data.source, *data.source.sets, data.target))
     texts = {f"{name}.yaml": _text(project / TAXONOMIES / f"{name}.yaml") for name in names}
     versions = {f"{role}_version": _version(getattr(data, role), role, target, project) for role in ROLES}
     return {"taxonomies": json.dumps(texts), **versions, **(_model(target) if target.pretrained else {})}

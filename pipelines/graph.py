@@ -18,8 +18,8 @@ from kfp import dsl
 
 import components
 from pipelines import cluster, data
-from segraft.digest import code
 from segraft.errors import UserError
+from segraft.orchestration.digest import code
 from segraft.params import SECTIONS, Params
 from segraft.steps import STEPS, spec
 
@@ -116,7 +116,9 @@ def build(name: str, image: str) -> str:
 
 def code_of(name: str) -> dict[str, str]:
     """File → md5 of the code behind component `name`."""
-    return code(f"segraft.steps.{name}") | code("segraft.rendering") if name in STEPS else code("segraft.references")
+    if name not in STEPS:
+        return code("segraft.orchestration.references")
+    return code(f"segraft.steps.{name}") | code("segraft.orchestration.rendering")
 
 
 def digest_of(files: Mapping[str, str]) -> str:
@@ -144,7 +146,7 @@ def draw(name: str, target: Target, project: Path) -> Any:
     if name not in PIPELINES:
         raise UserError(f"{name}: no such pipeline; there are {', '.join(PIPELINES)}")
     module = importlib.import_module(f"pipelines.{name}")
-    inputs = {section: as_json(target.params, section) for section in sections(STEPS)}
+    inputs = {section: as_json(target.params, section) for section in (*sections(STEPS), "deploy")}
     inputs |= data.inputs(target, project)
 
     def pipeline(*channels: Any) -> None:

@@ -16,9 +16,10 @@ from kfp.local import cache as kfp_cache
 from kfp.local import graph_utils, status, task_dispatcher
 
 from pipelines.cache import ContentCache
-from segraft.component import WORK
+from pipelines.keep import KEEP, ended_well, in_use, prune
 from segraft.errors import UserError
-from segraft.execution import NOTES, RUN, TRACKING, noted
+from segraft.orchestration.component import WORK
+from segraft.orchestration.execution import NOTES, RUN, TRACKING, noted
 from segraft.params import Tracking
 
 ROOT = Path("build/kubeflow")
@@ -35,7 +36,7 @@ Runner = Callable[[Path], AbstractContextManager[Any]]
 """Root → kfp's runner."""
 
 
-def run(pipeline: Any, tracking: Tracking, runner: Runner = subprocesses, root: Path = ROOT) -> None:
+def run(pipeline: Any, tracking: Tracking, runner: Runner = subprocesses, root: Path = ROOT, keep: int = KEEP) -> None:
     """Run a pipeline to its end.
 
     Args:
@@ -43,18 +44,21 @@ def run(pipeline: Any, tracking: Tracking, runner: Runner = subprocesses, root: 
         tracking: where a failure is noted.
         runner: `subprocesses`, or `pipelines.containers.containers(…)`.
         root: where outputs and the cache lie.
+        keep: of how many good runs, this one among them, the outputs stay.
 
     Raises:
         UserError: a step failed; the message is the step's own.
     """
     root = root.absolute()
     cache = ContentCache(root / "cache")
-    with execution(pipeline.name, tracking, root), runner(root) as how, _session(how, cache, root):
+    with in_use(root), execution(pipeline.name, tracking, root), runner(root) as how, _session(how, cache, root):
         try:
             pipeline()
         except RuntimeError as error:
             notes = [f"{note['step']}: {note['message']}" for note in noted()]
             raise UserError("\n".join(notes) or f"{error} Its log is above.") from None
+        ended_well(root, os.environ[RUN], cache.used)
+    prune(root, keep)
     print(f"ran: {', '.join(cache.made) or 'nothing'}; there already: {', '.join(cache.hits) or 'nothing'}")
 
 
@@ -102,7 +106,7 @@ def tasks(pipeline: Any) -> list[tuple[str, list[str]]]:
 
 @contextmanager
 def execution(name: str, tracking: Tracking, root: Path) -> Iterator[None]:
-    """Name the execution in the environment, which subprocesses inherit (see `segraft.execution`)."""
+    """Name the execution in the environment, which subprocesses inherit (see `segraft.orchestration.execution`)."""
     run = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     notes, before = root / "notes" / run, dict(os.environ)
     notes.mkdir(parents=True)

@@ -18,6 +18,7 @@ PROJECT = Path(__file__).parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(PROJECT)  # a script finds its own folder first; the project is what it needs
 
+from pipelines.keep import KEEP  # noqa: E402
 from segraft.__main__ import EXIT_DATA  # noqa: E402
 from segraft.errors import UserError  # noqa: E402
 from segraft.params import Params, load_params  # noqa: E402
@@ -63,6 +64,13 @@ def arguments() -> argparse.ArgumentParser:
     )
     parser.add_argument("--plan", action="store_true", help="with --local or --containers: say what would run, and why")
     parser.add_argument("--json", action="store_true", help="with --plan: as JSON")
+    parser.add_argument(
+        "--keep",
+        type=_at_least_one,
+        default=KEEP,
+        metavar="N",
+        help=f"with --local or --containers: keep the outputs of the newest N good runs ({KEEP})",
+    )
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the knobs (params.yaml)")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one knob")
     parser.add_argument("--model", default="", metavar="MODEL", help="finetune: models:/NAME@ALIAS, or a model folder")
@@ -73,6 +81,12 @@ def arguments() -> argparse.ArgumentParser:
     remote.add_argument("--schedule", metavar="CRON", help="run at these times from now on, rather than once now")
     remote.add_argument("--no-wait", action="store_true", help="do not wait for the run to end")
     return parser
+
+
+def _at_least_one(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return number
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,7 +107,8 @@ def _local(args: argparse.Namespace, params: Params) -> int:
     from pipelines.graph import draw
 
     runner = containers.containers(data.folders(params)) if args.containers else local.subprocesses
-    local.run(draw(args.pipeline, _target(args, params), Path.cwd()), params.tracking, runner)
+    pipeline = draw(args.pipeline, _target(args, params), Path.cwd())
+    local.run(pipeline, params.tracking, runner, keep=args.keep)
     return 0
 
 

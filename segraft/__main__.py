@@ -23,6 +23,7 @@ COMMANDS = {
     "plan-transfer": "measure data and machine, and choose the knobs of fine-tuning",
     "ladder": "measure what the source is worth, at one compute budget and several label budgets",
     "serve": "answer at a KServe endpoint: JSON, binary tensors, gRPC, image files",
+    "deploy": "put a registered model behind the endpoint of a cluster, or print the manifests",
     "predict": "segment images by a server, or by a model folder without one",
     "compress": "prune, quantise and choose within a budget of time, size and lost accuracy",
     "triton": "write a Triton model repository from an exported model",

@@ -6,6 +6,7 @@ The classes hold types, bounds and meanings; params.yaml alone holds values, so 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,13 +28,36 @@ Condition = Literal["clear", "dusk", "night", "rain", "fog", "snow", "night-rain
 InitName = Literal["library", "xavier_uniform", "xavier_normal", "he_uniform", "he_normal", "orthogonal"]
 LossName = Literal["cross_entropy", "ohem", "focal", "dice", "tversky", "lovasz", "boundary"]
 RungName = Literal[
-    "scratch", "scratch_total", "encoder", "source", "probe", "frozen", "gradual", "full", "self_train", "finetune"
+    "scratch",
+    "scratch_total",
+    "encoder",
+    "encoder_total",
+    "source",
+    "probe",
+    "frozen",
+    "gradual",
+    "full",
+    "mixed",
+    "distilled",
+    "self_train",
+    "finetune",
 ]
 RuntimeName = Literal[
     "torch", "torch-compiled", "onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-bf16", "openvino-int8"
 ]
 FormatName = Literal[
-    "cityscapes", "acdc", "bdd100k", "camvid", "camvid32", "voc", "ade20k", "cocostuff", "pets", "folder", "none"
+    "cityscapes",
+    "acdc",
+    "bdd100k",
+    "camvid",
+    "camvid32",
+    "voc",
+    "ade20k",
+    "cocostuff",
+    "pets",
+    "folder",
+    "joint",
+    "none",
 ]
 
 
@@ -57,7 +81,7 @@ class Dataset(Section):
     """One labelled dataset."""
 
     path: str = Field(description="folder of the dataset; dvc.yaml hands it to the steps")
-    format: FormatName = Field(description="the layout on disk; none: there is no such dataset")
+    format: FormatName = Field(description="the layout on disk; joint: several (see sets); none: no dataset")
     taxonomy: str = Field(description="name of a file in data/taxonomies: the classes of these masks")
     include: tuple[str, ...] = Field(description="globs on sample ids; a sample is kept if one matches")
     holdout: Fraction = Field(
@@ -67,11 +91,45 @@ class Dataset(Section):
     folder: Folder = Field(description="only read with format: folder")
 
 
-class Data(Section):
-    """The two datasets. The model learns the classes of the target's taxonomy."""
+class JointSet(Dataset):
+    """One of several source datasets."""
 
-    source: Dataset
+    path: str = Field(pattern=r"^[\w.-]*\w[\w.-]*$", description="its folder, directly below the source's path")
+    share: Positive = Field(description="how often training draws from it, next to the others' shares")
+
+
+class Source(Dataset):
+    """The source: one dataset, or several that are trained on together."""
+
+    sets: tuple[JointSet, ...] = Field(description="with `format: joint`, the datasets in the folder; else empty")
+
+    @model_validator(mode="after")
+    def _sets_are_of_a_joint_source(self) -> Source:
+        if (self.format == "joint") != bool(self.sets):
+            raise ValueError(f"sets: {len(self.sets)} with format {self.format}: joint needs some, no other has any")
+        if twice := sorted(path for path, times in Counter(one.path for one in self.sets).items() if times > 1):
+            raise ValueError(f"sets: path given twice: {', '.join(twice)}")
+        if odd := [f"{one.path}: format {one.format}" for one in self.sets if one.format in ("joint", "none")]:
+            raise ValueError(f"sets: {', '.join(odd)}: must be a dataset")
+        return self
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """Every dataset of it by its folder below the path; that of a source that is no joint one is empty."""
+        return {one.path: one for one in self.sets} or {"": self}
+
+
+class Data(Section):
+    """The two sides. The model learns the classes of the target's taxonomy."""
+
+    source: Source
     target: Dataset
+
+    @model_validator(mode="after")
+    def _target_is_one_dataset(self) -> Data:
+        if self.target.format == "joint":
+            raise ValueError("target: format joint: only the source may be several datasets")
+        return self
 
 
 class StreetSet(Section):
@@ -374,6 +432,9 @@ class Nodes(Section):
 
     count: Count = Field(description="of pretrain, finetune and scratch (0: each in its own pod); needs cluster.store")
     runtime: str = Field(description="a TrainingRuntime; it mounts the volume of cluster.store at the same path")
+    strategy: Literal["ddp", "fsdp"] = Field(
+        description="ddp: each process has all weights; fsdp: each keeps a part, for networks that do not fit"
+    )
 
 
 class Cluster(Section):
@@ -480,6 +541,33 @@ class Serve(Section):
     monitor: ServeMonitor
 
 
+class Deploy(Section):
+    """A registered model's endpoint on a cluster: `segraft deploy`, and what a pipeline does behind the gate."""
+
+    pipeline: Literal["alias", "endpoint"] = Field(
+        description="what a pipeline's task deploy does: move the alias `deployed`, or roll the endpoint out first"
+    )
+    endpoint: str = Field(description="folder of the InferenceService: k8s/endpoint/cpu, gpu, local, or your own")
+    runtime: str = Field(description="overlay whose ServingRuntime is sent along: k8s/overlays/cpu; empty: it is there")
+    namespace: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    image: str = Field(description="the server's, pinned as name@sha256:…; empty: the ServingRuntime's")
+    artifacts: str = Field(
+        description="where pods find what the tracking server hands through: its --artifacts-destination"
+    )
+    canary: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        description="per cent of the requests for the new version, with Knative; null: as `endpoint` says"
+    )
+    replicas: tuple[Count, AtLeastOne] | None = Field(description="fewest and most pods; null: as `endpoint` says")
+    target: AtLeastOne | None = Field(description="requests at one pod that scaling aims at; null: as `endpoint` says")
+    timeout: Positive = Field(description="seconds until the endpoint must be ready")
+
+    @model_validator(mode="after")
+    def _replicas_are_a_range(self) -> Deploy:
+        if self.replicas is not None and self.replicas[0] > self.replicas[1]:
+            raise ValueError(f"replicas: {list(self.replicas)}: the fewest must not be more than the most")
+        return self
+
+
 class Choice(Section):
     """A knob that is one of some values."""
 
@@ -531,6 +619,7 @@ class Params(Section):
     tune: Tune
     ladder: Ladder
     serve: Serve
+    deploy: Deploy
 
     def section(self, name: str) -> Section:
         """The section called `name` in params.yaml."""

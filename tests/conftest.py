@@ -17,3 +17,10 @@ def camvid():
     if not (root / "trainannot").is_dir():
         pytest.skip(f"no CamVid at {root}; set SEGRAFT_CAMVID to its folder")
     return root
+
+
+@pytest.fixture
+def own_environment(monkeypatch):
+    """Nothing of the caller's MLflow."""
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 KEY, SECRET = "my-key", "my-secret"
@@ -79,9 +81,7 @@ def s3(tmp_path_factory):
     """An S3-compatible server that knows one key; gives (endpoint, folder of the bucket)."""
     folder = tmp_path_factory.mktemp("s3")
     (folder / "my-bucket").mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [BIN / "rclone", "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}", folder]
     log = (folder.parent / "rclone.log").open("wb")
     server = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | {"RCLONE_CONFIG": os.devnull})

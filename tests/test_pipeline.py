@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
@@ -16,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -140,12 +141,6 @@ def patiently(server, url):
             assert server.poll() is None
             time.sleep(0.5)
     raise TimeoutError(url)
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def test_ui_answers(project):

@@ -19,10 +19,7 @@ POINTS = 1500
 MD5 = "0123456789abcdef0123456789abcdef.dir"
 
 
-@pytest.fixture(autouse=True)
-def own_environment(monkeypatch):
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("own_environment")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, default=Path("build/tune"), help="the study and its trials (build/tune)")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--katib", type=Path, metavar="FILE", help="write the search as a Katib Experiment, and stop")
-    instead.add_argument("--trial", action="store_true", help="one training as it is set; prints what Katib collects")
+    instead.add_argument("--trial", metavar="NAME", help="one training as it is set; prints what Katib collects")
 
 
 def main(args: argparse.Namespace) -> None:
@@ -33,27 +33,22 @@ def main(args: argparse.Namespace) -> None:
     """
     params = load_params(args.params, args.set)
     if args.katib:
-        from segraft.katib import write_katib
+        from segraft.tuning.katib import write_katib
 
-        write_katib(params, args.katib)
+        write_katib(params, args.dataset, args.pretrained, args.katib)
         print(f"{args.katib}: kubectl apply -f it where Katib runs")
         return
 
-    from segraft.trial import Bench, run_trial
+    from segraft.processes import ended_by_sigterm
+    from segraft.tuning.search import one_trial, search
+    from segraft.tuning.trial import Bench
 
     bench = Bench(args.params, tuple(args.set), args.dataset, args.pretrained, args.folder)
-    if args.trial:
-        run_trial(bench, (), _tell)
-        return
-
-    from segraft.tuning import search
-
-    study = search(params, bench)
+    with ended_by_sigterm():
+        if args.trial:
+            one_trial(params, bench, args.trial)
+            return
+        study = search(params, bench)
     best = " ".join(f"-S finetune.{key}={json.dumps(value)}" for key, value in study.best_params.items())
     print(f"best of {len(study.trials)} trials: mIoU {100 * study.best_value:.2f} % on val, with")
     print(f"  dvc exp run {best}")
-
-
-def _tell(epoch: int, miou: float) -> bool:
-    print(f"epoch={epoch}\nmiou={miou:.6f}", flush=True)
-    return True

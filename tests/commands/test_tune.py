@@ -1,8 +1,10 @@
 """`segraft tune`: the search here, and the same search for Katib."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import optuna
 import pytest
@@ -10,12 +12,12 @@ import yaml
 from kubeflow_katib_api.models import V1beta1Experiment
 from optuna.trial import TrialState
 
-from segraft import tuning
 from segraft.errors import UserError
-from segraft.katib import katib, write_katib
 from segraft.params import load_params
 from segraft.tracking import connect
-from segraft.trial import Bench
+from segraft.tuning import search as tuning
+from segraft.tuning.katib import katib, write_katib
+from segraft.tuning.trial import Bench
 from tests.components.test_run import ROOT
 from tests.pipelines.fields import unknown
 from tests.steps.test_register import pack_dataset, write_model
@@ -80,7 +82,7 @@ def test_trials_are_children_in_mlflow_and_a_pruned_one_says_so(bench, tmp_path)
                 intermediate_values={1: 0.3, 2: 0.4},
             )
         )
-        tuning.log(chosen, study, study.trials[-1])
+        tuning.log(chosen, study.study_name, tuning.outcome(study.trials[-1]))
     with connect(chosen.tracking) as tracker:
         runs = {run.info.run_name: run.data for run in tracker.client.search_runs([tracker.experiment])}
     parent = runs[study.study_name]
@@ -90,18 +92,18 @@ def test_trials_are_children_in_mlflow_and_a_pruned_one_says_so(bench, tmp_path)
 
 
 def test_katib_is_given_the_same_space_and_jobs_that_may_run_anywhere(tmp_path):
-    write_katib(params(*STORE, "cluster.gpu={type: nvidia.com/gpu, count: 1}"), tmp_path / "experiment.yaml")
-    experiment = yaml.safe_load((tmp_path / "experiment.yaml").read_text())
+    more = ["cluster.gpu={type: nvidia.com/gpu, count: 1}", "cluster.secrets=[{name: s, key: k, env: E}]"]
+    experiment = written(tmp_path, params(*STORE, *more))
     assert unknown(experiment, V1beta1Experiment.from_dict(experiment).to_dict()) == []
     spec = experiment["spec"]
     space = {one["name"]: (one["parameterType"], one["feasibleSpace"]) for one in spec["parameters"]}
     assert space["lr"] == ("double", {"min": "0.0001", "max": "0.1", "distribution": "logUniform"})
     assert space["batch_size"] == ("int", {"min": "2", "max": "8", "distribution": "uniform"})
     assert space["freeze"] == ("categorical", {"list": ["none", "encoder"]})
-    assert [one["reference"] for one in spec["trialTemplate"]["trialParameters"]] == list(space)
+    assert [one["reference"] for one in spec["trialTemplate"]["trialParameters"]] == [*space, "${trialSpec.Name}"]
     pod = spec["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]
     [container] = pod["containers"]
-    assert "finetune.lr=${trialParameters.lr}" in container["command"]
+    assert container["env"] == [{"name": "E", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1 and pod["securityContext"]["runAsNonRoot"]
     assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert {v["name"] for v in pod["volumes"]} == {m["name"] for m in container["volumeMounts"]}
@@ -109,7 +111,47 @@ def test_katib_is_given_the_same_space_and_jobs_that_may_run_anywhere(tmp_path):
 
 def test_katib_needs_a_place_for_its_data():
     with pytest.raises(UserError, match="name the folder"):
-        katib(params())
+        katib(params(), Path("packed"), Path("pretrained"))
+
+
+def written(folder, chosen, dataset=Path("data/packed/target"), pretrained=Path("models/pretrained")):
+    write_katib(chosen, dataset, pretrained, folder / "experiment.yaml")
+    return yaml.safe_load((folder / "experiment.yaml").read_text())
+
+
+def as_katib(experiment, name, drawn):
+    """The shell command of one trial: Katib fills in what it drew, and what it reads of the trial."""
+    template = experiment["spec"]["trialTemplate"]
+    [container] = template["trialSpec"]["spec"]["template"]["spec"]["containers"]
+    shell, flag, line = container["command"]
+    assert (shell, flag) == ("sh", "-c")
+    for one in template["trialParameters"]:
+        value = name if one["reference"] == "${trialSpec.Name}" else drawn[one["reference"]]
+        line = line.replace(f"${{trialParameters.{one['name']}}}", value)
+    assert "${" not in line
+    return line
+
+
+@pytest.mark.slow
+def test_a_trial_of_katib_s_runs_as_it_is_written_and_is_a_child_in_mlflow(bench, tmp_path):
+    store = [f"cluster.store={tmp_path}", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db", "model.encoder=resnet18"]
+    short = ["finetune.epochs=2", "finetune.steps_per_epoch=2", "model.weights=random", "augment.crop=[64, 64]"]
+    chosen = params(*store, *short)
+    experiment = written(tmp_path, chosen, Path("packed"), Path("model"))
+    line = as_katib(experiment, "segraft-tune-x7", {"lr": "0.01", "batch_size": "2", "freeze": "encoder"})
+    done = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [pattern] = experiment["spec"]["metricsCollectorSpec"]["source"]["filter"]["metricsFormat"]
+    metrics = [match.groups() for match in map(re.compile(pattern).fullmatch, done.stdout.splitlines()) if match]
+    assert [name for name, _ in metrics] == ["epoch", "miou"] * 2
+    with connect(chosen.tracking) as tracker:
+        runs = {run.info.run_name: run.data for run in tracker.client.search_runs([tracker.experiment])}
+    trial = runs.pop("segraft-tune-x7")
+    [(study, parent)] = runs.items()
+    assert study == tuning.study_name(chosen, bench), "the same study as here"
+    assert trial.params == {"lr": "0.01", "batch_size": "2", "freeze": "encoder"}
+    assert trial.tags["segraft.trial"] == "complete" and trial.tags["mlflow.parentRunId"]
+    assert parent.metrics["best_miou"] == trial.metrics["best_miou"] == max(float(v) for n, v in metrics if n == "miou")
 
 
 def test_optuna_is_only_needed_to_search(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import components
-from segraft.rendering import RENDERERS
+from segraft.orchestration.rendering import RENDERERS
 from segraft.steps import STEPS, spec
 
 ROOT = Path(__file__).parents[2]

@@ -9,10 +9,10 @@ import pytest
 from kfp import dsl
 
 from pipelines.data import commit
-from segraft.component import MD5, locate
-from segraft.digest import digest
+from segraft.orchestration.component import MD5, locate
+from segraft.orchestration.digest import digest
+from segraft.orchestration.references import bring, choose, fetch, refer
 from segraft.params import load_params
-from segraft.references import bring, choose, fetch, refer
 from tests.components.test_run import ROOT, artifact
 from tests.steps.test_register import write_model
 

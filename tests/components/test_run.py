@@ -8,11 +8,11 @@ import yaml
 from kfp import dsl
 
 from segraft import steps
-from segraft.component import MD5, PLACE, STORE, locate, made_of, run, settle
-from segraft.digest import digest
 from segraft.errors import UserError
+from segraft.orchestration.component import MD5, PLACE, STORE, locate, made_of, run, settle
+from segraft.orchestration.digest import digest
+from segraft.orchestration.rendering import confusion, picture
 from segraft.params import load_params
-from segraft.rendering import confusion, picture
 from segraft.steps import In, Metrics, Out, Work
 
 ROOT = Path(__file__).parents[2]

@@ -8,6 +8,8 @@ import yaml
 K8S = Path(__file__).parents[2] / "k8s"
 PLATFORMS = ("overlays/cpu", "overlays/gpu", "overlays/local")
 ENDPOINTS = ("endpoint/cpu", "endpoint/gpu", "endpoint/local")
+TUNING = "tuning"
+CHECKOV = ["uv", "tool", "run", "--quiet", "--from", "checkov==3.3.30"]
 
 
 @pytest.fixture(scope="session")
@@ -25,14 +27,14 @@ def rendered(tree):
     command = ["kubectl", "kustomize"] if shutil.which("kubectl") else ["kustomize", "build"]
     if not shutil.which(command[0]):
         pytest.skip("neither kubectl nor kustomize is on PATH")
-    return {name: _render([*command, str(tree / name)]) for name in (*PLATFORMS, *ENDPOINTS)}
+    return {name: _render([*command, str(tree / name)]) for name in (*PLATFORMS, *ENDPOINTS, TUNING)}
 
 
 def _render(command):
     return list(yaml.safe_load_all(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
 
 
-@pytest.fixture(params=[*PLATFORMS, *ENDPOINTS])
+@pytest.fixture(params=[*PLATFORMS, *ENDPOINTS, TUNING])
 def resources(request, rendered):
     return rendered[request.param]
 
@@ -40,3 +42,14 @@ def resources(request, rendered):
 @pytest.fixture(params=PLATFORMS)
 def platform(request, rendered):
     return rendered[request.param]
+
+
+@pytest.fixture(scope="session")
+def checkov():
+    """The policy checker's command; it wants other versions of our packages, so it has an environment of its own."""
+    if shutil.which("checkov"):
+        return ["checkov"]
+    asked = subprocess.run([*CHECKOV, "python", "-c", "pass"], capture_output=True, text=True)
+    if asked.returncode:
+        pytest.skip(f"checkov is neither on PATH nor to be had: {asked.stderr.strip()[-200:]}")
+    return [*CHECKOV, "checkov"]

@@ -7,7 +7,7 @@ import pytest
 from pipelines.cluster import USER
 from pipelines.containers import containers, engine, image_id, run_container
 from segraft.errors import UserError
-from segraft.execution import RUN
+from segraft.orchestration.execution import RUN
 
 BASES = ("python:3.11-slim-bookworm", "segraft:dev")
 

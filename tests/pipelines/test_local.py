@@ -8,8 +8,9 @@ from kfp import dsl
 
 from pipelines import data, local, transfer
 from pipelines.graph import Target, draw
+from pipelines.keep import KEEP, in_use, prune
 from segraft.errors import UserError
-from segraft.execution import EXECUTION, MESSAGE, NOTES, RUN, TRACKING, close
+from segraft.orchestration.execution import EXECUTION, MESSAGE, NOTES, RUN, TRACKING, close
 from segraft.params import load_params
 from segraft.tracking import connect
 from tests.components.test_run import ROOT, TINY
@@ -44,8 +45,8 @@ def small(tmp_path, monkeypatch, mine):
         def draw(self, *overrides):
             return draw("transfer", Target(self.params(*overrides), "", remote=False), ROOT)
 
-        def run(self, *overrides):
-            local.run(self.draw(*overrides), self.params(*overrides).tracking, root=self.root)
+        def run(self, *overrides, keep=KEEP):
+            local.run(self.draw(*overrides), self.params(*overrides).tracking, root=self.root, keep=keep)
 
         def plan(self, *overrides):
             return local.plan(self.draw(*overrides), self.root)
@@ -126,3 +127,22 @@ def test_the_environment_is_as_it_was(small):
     with pytest.raises(UserError):
         small.run("data.target.path=/nowhere")
     assert dict(os.environ) == before
+
+
+def test_outputs_of_old_runs_go_and_those_that_stay_are_still_found(small, mine, capsys):
+    for content in (b"11", b"22", b"33"):
+        rewrite(mine / "a.png", content)
+        small.run(keep=2)
+    assert (small.runs("streets"), small.runs("locate")) == (1, 2), "streets are of the first run, and used by all"
+    assert len(list((small.root / "runs").iterdir())) == 3 and not list((small.root / "notes").iterdir())
+    rewrite(mine / "a.png", b"22")
+    assert small.plan() == {}
+    small.run(keep=2)
+    assert "ran: nothing" in capsys.readouterr().out.splitlines()[-1]
+    rewrite(mine / "a.png", b"11")
+    assert list(small.plan()) == ["locate"]
+    with in_use(small.root):
+        prune(small.root, 1)
+    assert small.runs("locate") == 2, "another process may be using them"
+    prune(small.root, 1)
+    assert (small.runs("streets"), small.runs("locate")) == (1, 1)

@@ -1,7 +1,5 @@
 """A store of its own for each module of tests, and model folders that need no torch."""
 
-import os
-
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -18,9 +16,8 @@ def example():
 
 
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch):
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
-        monkeypatch.delenv(name)
+def in_own_environment(own_environment):
+    pass
 
 
 @pytest.fixture(scope="module")

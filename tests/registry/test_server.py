@@ -15,6 +15,7 @@ from segraft.params import Tracking
 from segraft.registry import open_registered
 from segraft.registry.versions import publish
 from segraft.tracking import Point, Record, TrackingUnavailable, connect
+from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -22,9 +23,7 @@ pytestmark = pytest.mark.slow
 class Server:
     def __init__(self, folder: Path):
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
 
     def start(self):

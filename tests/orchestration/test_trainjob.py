@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import threading
 import time
@@ -17,12 +16,15 @@ from google.protobuf.json_format import MessageToDict
 
 from segraft.checkpoint import read_card
 from segraft.errors import UserError
+from segraft.orchestration import trainjob
+from segraft.orchestration.trainjob import TRAINJOB, Job, door, run
 from segraft.params import load_params
-from segraft.trainjob import TRAINJOB, Job, door, run
+from segraft.training import STRATEGY
 from tests.k8s.custom import problems
+from tests.ports import free_port
 from tests.training.conftest import pack
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RUNTIME = yaml.safe_load((ROOT / "k8s/base/training.yaml").read_text())
 NODE = "cluster.gpu={type: nvidia.com/gpu, count: 2}"
 PARAMS = load_params(ROOT / "params.yaml")
@@ -59,14 +61,13 @@ class Cluster(BaseHTTPRequestHandler):
         name = job["metadata"]["name"]
         self.asked.append(job)
         self.jobs[name] = job | {"metadata": {"name": name, "namespace": "segraft", "creationTimestamp": now()}}
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        told = {"NNODES": "1", "NPROC_PER_NODE": "2", "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        told = {"NNODES": "1", "NPROC_PER_NODE": "2", "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        told["MASTER_PORT"] = str(free_port())
         environment = os.environ | {f"PET_{key}": value for key, value in told.items()}
+        asked_for = {entry["name"]: entry["value"] for entry in job["spec"]["trainer"].get("env", [])}
         with self.log(name).open("w") as log:
             self.processes[name] = subprocess.Popen(
-                job["spec"]["trainer"]["command"], cwd=ROOT, env=environment, stdout=log, stderr=log
+                job["spec"]["trainer"]["command"], cwd=ROOT, env=environment | asked_for, stdout=log, stderr=log
             )
         self.reply(201, self.jobs[name])
 
@@ -145,7 +146,7 @@ def asked(tmp_path):
         "weights": tmp_path / "model",
         "log": tmp_path / "log",
     }
-    job = Job("segraft", "segraft:dev", 1, shared, {"cpu": "2", "memory": "4Gi"}, poll=0.2)
+    job = Job("segraft", "segraft:dev", 1, shared, {"cpu": "2", "memory": "4Gi"}, "fsdp", poll=0.2)
     return {"model": model, "pretrain": training.model_dump_json()}, paths, job
 
 
@@ -160,6 +161,7 @@ def test_a_step_runs_as_a_trainjob_and_its_results_come_back(client, cluster, as
     assert problems(sent) == [] and not cluster[0].jobs
     assert sent["spec"]["runtimeRef"]["name"] == "segraft" and sent["spec"]["trainer"]["numNodes"] == 1
     assert sent["spec"]["trainer"]["resourcesPerNode"]["limits"]["memory"] == "4Gi"
+    assert sent["spec"]["trainer"]["env"] == [{"name": STRATEGY, "value": "fsdp"}]
     printed = capsys.readouterr()
     assert ": Complete" in printed.out and "no answer" in printed.err
 
@@ -177,7 +179,7 @@ def test_a_failing_job_says_why_and_a_second_call_tries_again(client, cluster, a
 
 def test_a_job_that_is_there_is_watched_and_not_started_again(client, cluster, asked, monkeypatch):
     sections, paths, job = asked
-    monkeypatch.setattr("segraft.trainjob._command", lambda *_: ["sleep", "0.5"])
+    monkeypatch.setattr(trainjob, "_command", lambda *_: ["sleep", "0.5"])
     with pytest.raises(FileNotFoundError):  # it ends well and leaves nothing
         run("pretrain", sections, paths, job, client)
     with pytest.raises(FileNotFoundError):
@@ -187,7 +189,7 @@ def test_a_job_that_is_there_is_watched_and_not_started_again(client, cluster, a
 
 def test_sigterm_deletes_the_job(client, cluster, asked, monkeypatch):
     sections, paths, job = asked
-    monkeypatch.setattr("segraft.trainjob._command", lambda *_: ["sleep", "60"])
+    monkeypatch.setattr(trainjob, "_command", lambda *_: ["sleep", "60"])
 
     def terminate():
         while not cluster[0].jobs:
@@ -204,7 +206,10 @@ def test_a_pipeline_s_training_steps_become_trainjobs(asked, monkeypatch):
     """What the compiled pipeline puts into the environment is what `door` makes a job of."""
     from pipelines.graph import Target, draw
 
-    params = load_params(ROOT / "params.yaml", ["cluster.nodes.count=3", "cluster.store=/data/store", NODE])
+    params = load_params(
+        ROOT / "params.yaml",
+        ["cluster.nodes.count=3", "cluster.nodes.strategy=fsdp", "cluster.store=/data/store", NODE],
+    )
     spec = draw("transfer", Target(params, "sha256:1", remote=True), ROOT).pipeline_spec
     executors = {name: e["container"] for name, e in MessageToDict(spec.deployment_spec)["executors"].items()}
     told = {name: {e["name"]: e["value"] for e in box.get("env", [])} for name, box in executors.items()}
@@ -216,12 +221,12 @@ def test_a_pipeline_s_training_steps_become_trainjobs(asked, monkeypatch):
     )
 
     started = []
-    monkeypatch.setattr("segraft.trainjob.run", lambda name, sections, paths, job: started.append((name, job)))
+    monkeypatch.setattr(trainjob, "run", lambda name, sections, paths, job: started.append((name, job)))
     for key in (TRAINJOB, "SEGRAFT_STORE"):
         monkeypatch.setenv(key, told["exec-pretrain"][key])
     door("pretrain", {}, {})
     resources = {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "2"}
-    assert started == [("pretrain", Job("segraft", params.cluster.image, 3, Path("/data/store"), resources))]
+    assert started == [("pretrain", Job("segraft", params.cluster.image, 3, Path("/data/store"), resources, "fsdp"))]
 
 
 def test_nodes_without_a_store_are_one_clear_error():
@@ -232,8 +237,8 @@ def test_nodes_without_a_store_are_one_clear_error():
 def test_what_nodes_cannot_see_is_copied_or_refused(client, cluster, asked, tmp_path, monkeypatch):
     sections, paths, job = asked
     commands = []
-    monkeypatch.setattr("segraft.trainjob._start", lambda _client, _title, command, _job: commands.append(command))
-    monkeypatch.setattr("segraft.trainjob._watch", lambda *_: (_ for _ in ()).throw(TimeoutError))
+    monkeypatch.setattr(trainjob, "_start", lambda _client, _title, command, _job: commands.append(command))
+    monkeypatch.setattr(trainjob, "_watch", lambda *_: (_ for _ in ()).throw(TimeoutError))
     with pytest.raises(TimeoutError):
         run("pretrain", sections, paths | {"dataset": pack(tmp_path / "elsewhere")}, job, client)
     dataset = Path(commands[0][commands[0].index("--dataset") + 1])

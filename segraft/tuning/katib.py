@@ -1,7 +1,8 @@
-"""The search as a Katib Experiment: the same space as `segraft.tuning`, each trial a Job of `segraft tune --trial`."""
+"""The search as a Katib Experiment: the space of `search`, each trial a Job of `segraft tune --trial`."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -9,20 +10,35 @@ import yaml
 
 from segraft.errors import UserError
 from segraft.params import Choice, Params, Range
-from segraft.tuning import check, number, text
+from segraft.tuning.search import check, number, text
+
+USER = 10001
+"""Who runs in a pod: the image's own user."""
+NAME = "trialName"
+KNOBS = ("model", "finetune", "tune", "tracking")
+"""Sections that a trial is given; the rest of params.yaml is the image's own."""
 
 
-def write_katib(params: Params, path: Path) -> None:
-    """Write the search as a Katib Experiment: the same space, the same trials, each a Job of `segraft tune --trial`."""
+def write_katib(params: Params, dataset: Path, pretrained: Path, path: Path) -> None:
+    """Write the search as a Katib Experiment; the arguments are those of `katib`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(katib(params), sort_keys=False), encoding="utf-8")
+    path.write_text(yaml.safe_dump(katib(params, dataset, pretrained), sort_keys=False), encoding="utf-8")
 
 
-def katib(params: Params) -> dict[str, Any]:
-    """The Experiment (kubeflow.org/v1beta1); its Jobs read the packed dataset and the model from `cluster.store`."""
+def katib(params: Params, dataset: Path, pretrained: Path) -> dict[str, Any]:
+    """The Experiment (kubeflow.org/v1beta1).
+
+    Args:
+        params: the knobs; `cluster` says what a Job needs.
+        dataset: the packed target dataset, below `cluster.store` or absolute.
+        pretrained: model folder to start from, likewise.
+
+    Raises:
+        UserError: the space is wrong, or there is no store that the Jobs could read from.
+    """
     check(params)
-    tune, store = params.tune, params.cluster.store
-    if not store:
+    tune = params.tune
+    if not params.cluster.store:
         raise UserError(
             "cluster.store: name the folder, on one of cluster.volumes, that holds the trials' data and model"
         )
@@ -55,9 +71,10 @@ def katib(params: Params) -> dict[str, Any]:
             "trialTemplate": {
                 "primaryContainerName": "trial",
                 "trialParameters": [
-                    {"name": name, "reference": name, "description": f"finetune.{name}"} for name in names
+                    *({"name": name, "reference": name, "description": f"finetune.{name}"} for name in names),
+                    {"name": NAME, "reference": "${trialSpec.Name}", "description": "its name in MLflow"},
                 ],
-                "trialSpec": _job(params, names, store),
+                "trialSpec": _job(params, _command(params, dataset, pretrained)),
             },
         },
     }
@@ -75,15 +92,27 @@ def _katib_parameter(key: str, where: Choice | Range) -> dict[str, Any]:
     return {"name": key, "parameterType": "int" if where.integer else "double", "feasibleSpace": space}
 
 
-def _job(params: Params, names: list[str], store: str) -> dict[str, Any]:
+def _command(params: Params, dataset: Path, pretrained: Path) -> list[str]:
+    """`segraft tune --trial` with this machine's knobs, and the values that Katib draws in place of some.
+
+    As a shell's: to collect metrics, Katib joins the words of any other command with spaces and hands them to `sh -c`.
+    """
+    store, name = Path(params.cluster.store), f"${{trialParameters.{NAME}}}"
+    command = ["python", "-m", "segraft", "tune", "--trial", name, "--dataset", str(store / dataset)]
+    command += ["--pretrained", str(store / pretrained), "--folder", str(store / "tune" / name)]
+    for section in KNOBS:
+        command += ["-S", f"{section}={params.section(section).model_dump_json(by_alias=True)}"]
+    for key in params.tune.space:
+        command += ["-S", f"finetune.{key}=${{trialParameters.{key}}}"]
+    return ["sh", "-c", shlex.join(command)]
+
+
+def _job(params: Params, command: list[str]) -> dict[str, Any]:
+    """A trial's Job; a pod that is lost is made again, and goes on from the trial's last checkpoint in the store."""
     cluster = params.cluster
     needs: dict[str, Any] = {"cpu": cluster.heavy.cpu, "memory": cluster.heavy.memory}
     if cluster.gpu.count:
         needs[cluster.gpu.type] = cluster.gpu.count
-    command = ["python", "-m", "segraft", "tune", "--trial", "--dataset", f"{store}/packed/target"]
-    command += ["--pretrained", f"{store}/pretrained", "--folder", "/tmp/tune"]
-    for name in names:
-        command += ["-S", f"finetune.{name}=${{trialParameters.{name}}}"]
     mounts = [{"name": f"volume-{n}", "mountPath": volume.path} for n, volume in enumerate(cluster.volumes)]
     volumes: list[dict[str, Any]] = [
         {"name": f"volume-{n}", "persistentVolumeClaim": {"claimName": volume.claim}}
@@ -97,7 +126,11 @@ def _job(params: Params, names: list[str], store: str) -> dict[str, Any]:
         "image": cluster.image,
         "imagePullPolicy": cluster.pull_policy,
         "command": command,
-        "resources": {"requests": needs, "limits": needs},
+        "env": [
+            {"name": secret.env, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
+            for secret in cluster.secrets
+        ],
+        "resources": {"requests": needs, "limits": dict(needs)},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -108,15 +141,22 @@ def _job(params: Params, names: list[str], store: str) -> dict[str, Any]:
     pod = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+        "terminationGracePeriodSeconds": 120,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
         "nodeSelector": dict(cluster.node_selector),
         "tolerations": [taint.model_dump(exclude_none=True) for taint in cluster.tolerations],
         "containers": [container],
         "volumes": volumes,
     }
     labels = {"sidecar.istio.io/inject": "false"}
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "spec": {"backoffLimit": 2, "template": {"metadata": {"labels": labels}, "spec": pod}},
-    }
+    job: dict[str, Any] = {"backoffLimit": 2, "template": {"metadata": {"labels": labels}, "spec": pod}}
+    if cluster.timeout:
+        job["activeDeadlineSeconds"] = cluster.timeout
+    return {"apiVersion": "batch/v1", "kind": "Job", "spec": job}

@@ -10,7 +10,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -19,7 +20,7 @@ from segraft.data.packed import PackedDataset
 from segraft.errors import UserError
 from segraft.params import Choice, Params, Range, change
 from segraft.tracking import Point, Record, TrackingUnavailable, connect
-from segraft.trial import Bench, run_trial
+from segraft.tuning.trial import Bench, run_trial
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -43,7 +44,9 @@ def search(params: Params, bench: Bench) -> Study:
     missing = params.tune.trials - len(_ended(study))
     if missing > 0:
         study.optimize(
-            lambda trial: _objective(trial, params, bench), missing, callbacks=[lambda s, t: log(params, s, t)]
+            lambda trial: _objective(trial, params, bench),
+            missing,
+            callbacks=[lambda study, trial: log(params, study.study_name, outcome(trial))],
         )
     return study
 
@@ -82,11 +85,22 @@ def study_name(params: Params, bench: Bench) -> str:
     content = {
         "space": params.tune.model_dump(mode="json")["space"],
         "model": params.model.model_dump(mode="json"),
-        "finetune": params.finetune.model_dump(mode="json"),
+        "finetune": _without(params.finetune.model_dump(mode="json"), params.tune.space),
         "dataset": PackedDataset(bench.dataset).card.fingerprint,
         "pretrained": read_card(bench.pretrained).weights_sha256,
     }
     return "finetune-" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _without(values: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
+    """Values of a section but for some dotted keys: what is searched is another in each trial."""
+    for key in keys:
+        *parents, last = key.split(".")
+        inner = values
+        for parent in parents:
+            inner = inner[parent]
+        inner.pop(last, None)
+    return values
 
 
 def check(params: Params) -> None:
@@ -114,9 +128,50 @@ def _objective(trial: Trial, params: Params, bench: Bench) -> float:
     trial.set_user_attr("ended", time.time())
     if training is None:
         raise optuna.TrialPruned
+    return _score(training, bench)
+
+
+def _score(training: Mapping[str, Any] | None, bench: Bench) -> float:
+    assert training is not None, "it was not given up"
     if training["best_miou"] is None:
         raise UserError(f"{bench.dataset}: no val split to tune on; give the target one (data.target.holdout)")
     return float(training["best_miou"])
+
+
+def one_trial(params: Params, bench: Bench, name: str) -> None:
+    """Train once with the knobs as they are, as a trial of Katib's, which draws them and reads what is printed.
+
+    Args:
+        params: the knobs, those of `tune.space` as they were drawn.
+        bench: where it trains.
+        name: what it is called in MLflow.
+
+    Raises:
+        UserError: the training failed.
+    """
+    epochs: dict[int, float] = {}
+
+    def tell(epoch: int, miou: float) -> bool:
+        epochs[epoch] = miou
+        print(f"epoch={epoch}\nmiou={miou:.6f}", flush=True)
+        return True
+
+    started, state, score = time.time(), "stopped", None
+    drawn = {key: _value(params.finetune.model_dump(mode="json"), key) for key in params.tune.space}
+    try:
+        score = _score(run_trial(bench, (), tell), bench)
+        state = "complete"
+    except UserError:
+        state = "failed"
+        raise
+    finally:
+        log(params, study_name(params, bench), Outcome(name, state, drawn, epochs, score, started, time.time()))
+
+
+def _value(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values[part]
+    return values
 
 
 def _draw(trial: Trial, key: str, where: Choice | Range) -> Any:
@@ -148,26 +203,52 @@ def _ended(study: Study) -> list[FrozenTrial]:
     return study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])
 
 
-def log(params: Params, study: Study, trial: FrozenTrial) -> None:
-    """Write a trial to MLflow, as a child of the study's run; a server that is not there costs the log alone."""
+UNFINISHED = {"stopped": "KILLED", "failed": "FAILED"}
+"""State of a trial that may be started again → its status in MLflow."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trial as MLflow is told of it."""
+
+    name: str
+    state: str
+    """complete, pruned, failed or stopped"""
+    knobs: Mapping[str, Any]
+    epochs: Mapping[int, float]
+    """epoch → mIoU on val"""
+    score: float | None
+    started: float
+    ended: float
+
+
+def outcome(trial: FrozenTrial) -> Outcome:
+    """What became of a trial of Optuna's."""
     started, ended = (trial.user_attrs.get(name, time.time()) for name in ("started", "ended"))
-    whole = Record(study.study_name, study.study_name, started, ended, params={"space": _told(params.tune.space)})
-    points = [Point("val_miou", value, epoch, ended) for epoch, value in trial.intermediate_values.items()]
-    points += [Point("best_miou", trial.value, 0, ended)] if trial.value is not None else []
-    tags = {"segraft.trial": trial.state.name.lower()}
-    one = Record(
-        f"trial-{trial.number}", f"{study.study_name}/{trial.number}", started, ended, trial.params, points, tags
-    )
+    state = trial.state.name.lower()
+    return Outcome(f"trial-{trial.number}", state, trial.params, trial.intermediate_values, trial.value, started, ended)
+
+
+def log(params: Params, study: str, trial: Outcome) -> None:
+    """Write a trial to MLflow, as a child of the study's run; a server that is not there costs the log alone."""
+    whole = Record(study, study, trial.started, trial.ended, params={"space": _told(params.tune.space)})
+    points = [Point("val_miou", value, epoch, trial.ended) for epoch, value in trial.epochs.items()]
+    points += [Point("best_miou", trial.score, 0, trial.ended)] if trial.score is not None else []
+    one = Record(trial.name, f"{study}/{trial.name}", trial.started, trial.ended, trial.knobs, points)
     try:
         with connect(params.tracking) as tracker:
             parent = tracker.log(whole)
-            tracker.log(one, parent)
-            if any(t.value is not None for t in _ended(study)):
-                tracker.client.log_metric(parent, "best_miou", study.best_value, step=trial.number)
+            run = tracker.log(one, parent)
+            tracker.client.set_tag(run, "segraft.trial", trial.state)
+            if trial.state in UNFINISHED:  # it is written anew if it goes on
+                tracker.client.set_terminated(run, UNFINISHED[trial.state])
+            best = tracker.client.get_run(parent).data.metrics.get("best_miou", -1.0)
+            if trial.score is not None and trial.score > best:
+                tracker.client.log_metric(parent, "best_miou", trial.score)
     except TrackingUnavailable as error:
         if params.tracking.required:
             raise
-        print(f"warning: trial {trial.number} is not in MLflow: {error}")
+        print(f"warning: {trial.name} is not in MLflow: {error}")
 
 
 def _told(space: Mapping[str, Choice | Range]) -> dict[str, str]:

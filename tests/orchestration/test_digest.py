@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from segraft import digest as digests
-from segraft.digest import code, digest
+from segraft.orchestration import digest as digests
+from segraft.orchestration.digest import code, digest
 from segraft.steps import STEPS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_digest_is_dvc_s(tmp_path):

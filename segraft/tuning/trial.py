@@ -1,7 +1,8 @@
 """One trial of a search: the finetune step in a process of its own, watched through its checkpoints.
 
 The step knows nothing of being watched: at the end of each epoch its checkpoint says the mIoU on val so far, and
-SIGTERM makes it stop after the next step. A trial that was killed goes on from there, for it is known by its changes.
+SIGTERM makes it stop after the next step. It does not outlive who watches it, however that one ends. A trial that was
+killed goes on from there, for it is known by its changes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from segraft.errors import UserError
+from segraft.processes import die_with_parent
 from segraft.steps import remove
 
 Report = Callable[[int, float], bool]
@@ -57,6 +59,7 @@ def run_trial(bench: Bench, changes: Sequence[str], report: Report) -> dict[str,
     done = place / "log" / "training.json"
     place.mkdir(parents=True, exist_ok=True)
     if not done.exists() and not _watched(bench, place, changes, report):
+        remove(place / "work")
         return None
     training: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
     remove(place / "weights")
@@ -73,7 +76,7 @@ def _watched(bench: Bench, place: Path, changes: Sequence[str], report: Report) 
     for name, path in paths.items():
         command += [f"--{name}", str(path)]
     with (place / "output.txt").open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdout=output, stderr=output, preexec_fn=die_with_parent)
         try:
             wanted = _follow(process, place, report)
         finally:

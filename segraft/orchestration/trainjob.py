@@ -11,20 +11,19 @@ import json
 import os
 import re
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from segraft import steps
 from segraft.errors import UserError
 from segraft.params import as_section
+from segraft.processes import ended_by_sigterm
 from segraft.steps import Metrics
+from segraft.training import STRATEGY
 
 if TYPE_CHECKING:
     from kubeflow.trainer import TrainerClient
@@ -49,6 +48,8 @@ class Job:
     """folder on the volume that all nodes mount at this path"""
     resources: Mapping[str, str] | None = None
     """of a node, for example {"cpu": "8", "memory": "64Gi", "nvidia.com/gpu": "4"}; None: the runtime's"""
+    strategy: str = "ddp"
+    """how its processes share the network: ddp or fsdp"""
     poll: float = 10.0
     """seconds"""
 
@@ -93,7 +94,7 @@ def run(
     title = f"{name}-{hashlib.sha256(identity.encode()).hexdigest()[:10]}"
     folder = job.shared / "jobs" / title
     seen = {path: _seen(path, kind, paths[path], job.shared, folder) for path, kind in steps.spec(name).paths.items()}
-    with _ended_by_sigterm():
+    with ended_by_sigterm():
         started = _start(client, title, _command(name, knobs, seen, folder), job)
         try:
             _watch(client, started, job.poll)
@@ -145,7 +146,8 @@ def _start(client: TrainerClient, title: str, command: list[str], job: Job) -> s
         attempt += 1
     started = f"{title}-{attempt}"
     if started not in there:
-        trainer = CustomTrainerContainer(job.image, job.nodes, dict(job.resources) if job.resources else None)
+        resources = dict(job.resources) if job.resources else None
+        trainer = CustomTrainerContainer(job.image, job.nodes, resources, {STRATEGY: job.strategy})
         client.train(job.runtime, trainer=trainer, options=[Name(started), TrainerCommand(command)])
     return started
 
@@ -175,17 +177,3 @@ def _failure(client: TrainerClient, started: str, name: str, status: str) -> Exc
     print("\n".join(log[-100:]), flush=True)
     own = [match[1] for line in log if (match := re.search(rf"segraft {name}: (.+)", line))]
     return UserError(own[-1]) if own else RuntimeError(f"TrainJob {started}: {status}; the end of its log is above")
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM, which ends a pipeline's pod, as SystemExit."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

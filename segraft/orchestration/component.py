@@ -18,10 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from segraft import steps, trainjob
+from segraft import steps
 from segraft.__main__ import EXIT_DATA
-from segraft.digest import digest
 from segraft.errors import UserError
+from segraft.orchestration import trainjob
+from segraft.orchestration.digest import digest
 from segraft.steps import Metrics
 
 STORE, WORK = "SEGRAFT_STORE", "SEGRAFT_WORK"
@@ -52,9 +53,9 @@ def run(name: str, arguments: Mapping[str, Any]) -> Metrics:
             `{step}_log`; `lock` is written from the lineage of `dataset`.
 
     Returns:
-        The step's metrics. Everything that a page can show is rendered into the other outputs (`segraft.rendering`).
+        The step's metrics. Everything that a page can show is rendered into the other outputs (see `rendering`).
     """
-    from segraft.rendering import render
+    from segraft.orchestration.rendering import render
 
     step = steps.spec(name)
     with reported(name, arguments), tempfile.TemporaryDirectory() as scratch:
@@ -71,7 +72,7 @@ def run(name: str, arguments: Mapping[str, Any]) -> Metrics:
 @contextmanager
 def reported(name: str, arguments: Mapping[str, Any]) -> Iterator[None]:
     """Whatever fails inside is noted in the execution's MLflow run; what the user can mend ends without a traceback."""
-    from segraft.execution import note
+    from segraft.orchestration.execution import note
 
     try:
         yield

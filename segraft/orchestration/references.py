@@ -14,14 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from segraft import steps
-from segraft.component import MD5, PLACE, Artifact, locate, made_of, reported, settle
-from segraft.digest import digest
 from segraft.errors import UserError
-from segraft.params import Tracking, as_section
-from segraft.rendering import scalars
-
-DEPLOYED = "deployed"
-"""Alias of the version to serve."""
+from segraft.orchestration.component import MD5, PLACE, Artifact, locate, made_of, reported, settle
+from segraft.orchestration.digest import digest
+from segraft.orchestration.rendering import scalars
+from segraft.params import Deploy, Tracking, as_section
 
 
 def refer(place: str, md5: str, dataset: Artifact) -> None:
@@ -112,22 +109,26 @@ def bring(place: str, tracking: str, weights: Artifact, log: Artifact) -> None:
         settle(log, {})
 
 
-def deploy(tracking: str, registered: Artifact) -> None:
-    """Give a registered version the alias `deployed`.
+def release(tracking: str, deploy: str, registered: Artifact) -> None:
+    """Give a registered version the alias `deployed`; with `deploy.pipeline: endpoint`, once the endpoint serves it.
 
     Args:
         tracking: the params section, as JSON.
+        deploy: the params section, as JSON.
         registered: what the register step wrote.
     """
-    from segraft.tracking import connect
+    from segraft.deploy import point, roll_out
 
     with reported("deploy", {}):
         outcome = json.loads(Path(locate(registered)).read_text(encoding="utf-8"))
-        section = as_section("tracking", tracking)
-        assert isinstance(section, Tracking)
-        with connect(section) as tracker:
-            tracker.client.set_registered_model_alias(outcome["name"], DEPLOYED, str(outcome["version"]))
-        print(f"models:/{outcome['name']}@{DEPLOYED} is version {outcome['version']}")
+        registry, knobs = as_section("tracking", tracking), as_section("deploy", deploy)
+        assert isinstance(registry, Tracking) and isinstance(knobs, Deploy)
+        version = f"models:/{outcome['name']}/{outcome['version']}"
+        if knobs.pipeline == "endpoint":
+            print(roll_out(version, knobs, registry))
+        else:
+            point(outcome["name"], str(outcome["version"]), registry)
+        print(f"models:/{outcome['name']}@deployed is version {outcome['version']}")
 
 
 def choose(

@@ -1,0 +1,1 @@
+"""The search for finetune's knobs: here with Optuna, on a cluster with Katib, over the same space."""
