@@ -65,9 +65,10 @@ def noop(port: int) -> None:
     from segraft.checkpoint import ClassCard, ModelCard, Preprocessing
     from segraft.params import load_params
     from segraft.serving.logs import configure
-    from segraft.serving.model import SegmentationModel, Stamp
+    from segraft.serving.model import SegmentationModel
     from segraft.serving.runtime import Prediction
     from segraft.serving.server import Server
+    from segraft.serving.stamp import Stamp
 
     class Zeros:
         name, stride = "zeros", 1

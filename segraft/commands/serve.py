@@ -19,9 +19,12 @@ from segraft.errors import UserError
 
 if TYPE_CHECKING:
     from segraft.params import Params, Tracking
+    from segraft.serving.stamp import Stamp
 
 MOUNTED = "/mnt/models"
 """Where KServe mounts what `storageUri` names."""
+VERSION, SHA256 = "SEGRAFT_MODEL_VERSION", "SEGRAFT_MODEL_SHA256"
+"""Environment: the registered version of a mounted folder, and what its digest must be; `segraft deploy` sets both."""
 PREFIX = "SEGRAFT_SERVE_"
 KUBERNETES = ("SERVICE_", "PORT")
 """What Kubernetes sets behind that prefix when there is a Service called segraft-serve."""
@@ -32,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default=MOUNTED, help=f"folder, or models:/NAME@ALIAS ({MOUNTED})")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="the knobs (params.yaml)")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one knob")
-    version = os.environ.get("SEGRAFT_MODEL_VERSION", "")
+    version = os.environ.get(VERSION, "")
     parser.add_argument("--model-version", default=version, help="of a folder: its registered version, for the header")
 
 
@@ -51,15 +54,31 @@ def main(args: argparse.Namespace) -> None:
 
 def serve(folder: Path, version: str, params: Params) -> None:
     """Serve a model folder until SIGTERM."""
-    from segraft.serving.model import SegmentationModel, Stamp, folder_sha256
+    from segraft.serving.model import SegmentationModel
     from segraft.serving.runtime import open_runtime
     from segraft.serving.server import Server
 
     settings = params.serve
-    stamp = Stamp(settings.name, version, folder_sha256(folder))
+    stamp = identify(folder, settings.name, version, os.environ.get(SHA256, ""))
     model = SegmentationModel(settings, folder, lambda: open_runtime(folder, settings.runtime, settings.threads), stamp)
     model.load()
     Server(model).run()
+
+
+def identify(folder: Path, name: str, version: str, expected: str) -> Stamp:
+    """The stamp of a model folder.
+
+    Raises:
+        UserError: its digest is not the expected one ("": any is).
+    """
+    from segraft.serving.stamp import Stamp, folder_sha256
+
+    found = folder_sha256(folder)
+    if expected and found != expected:
+        raise UserError(
+            f"{folder}: its sha256 is {found}, not {expected} as deployed: replaced or damaged; deploy anew"
+        )
+    return Stamp(name, version, found)
 
 
 def find_model(model: str, version: str, params: Params, scratch: Path) -> tuple[Path, str]:

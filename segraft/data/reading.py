@@ -88,7 +88,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS, data: bytes | None = No
         pixels = _decode_cv2(path, data, cv2.IMREAD_COLOR_RGB)
     else:
         pixels = _decode_opaque(path, header)
-    return _turn(pixels, _orientation(header, data))
+    return _turn(pixels, exif_orientation(header, data))
 
 
 def raw_mask(
@@ -175,7 +175,7 @@ def _refuse_mask(path: Path, header: Image.Image, data: bytes) -> None:
         _refuse(path, f"a mask of mode {header.mode}, deep or rare", "export it as 8- or 16-bit grey, or 8-bit RGB")
     if header.format == "PNG" and header.mode == "L" and data[IHDR_DEPTH] < 8:
         _refuse(path, f"{data[IHDR_DEPTH]}-bit grey, which readers stretch to 0 … 255", "export it with 8 bits")
-    if _orientation(header, data) != 1:
+    if exif_orientation(header, data) != 1:
         _refuse(path, "a mask with an EXIF rotation, which not all tools follow", "turn its pixels and drop the tag")
 
 
@@ -221,7 +221,7 @@ def _narrow(path: Path, values: NDArray[Any]) -> Ids:
     return values.astype(np.uint16)
 
 
-def _orientation(header: Image.Image, data: bytes) -> int:
+def exif_orientation(header: Image.Image, data: bytes) -> int:
     """The EXIF orientation, 1 to 8; asking Pillow about a PNG without EXIF would decode it whole."""
     if header.format == "PNG" and b"eXIf" not in data and "Raw profile type exif" not in header.info:
         return 1

@@ -126,8 +126,7 @@ class Batcher:
     def _predict(self, images: list[Pixels], key: Key) -> Prediction:
         height, width, logits = key
         padded = [pad(image, height, width) for image in images]
-        alone = len(padded) == 1 and padded[0].flags.writeable  # PyTorch complains of what it cannot write to
-        return self._runtime.predict(padded[0][None] if alone else np.stack(padded), logits)
+        return self._runtime.predict(padded[0][None] if len(padded) == 1 else np.stack(padded), logits)
 
 
 class RuntimeFailed(Exception):

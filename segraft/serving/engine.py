@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from segraft.machine import cores
 from segraft.params import Serve
 from segraft.serving import metrics, tiling
-from segraft.serving.answers import Answer, Segmented, answer, check_answer_size
+from segraft.serving.answers import FILES, Answer, Segmented, answer, check_answer_size
 from segraft.serving.asks import Ask, Options, image_size
 from segraft.serving.batching import Batcher, RuntimeFailed
 from segraft.serving.call import Call, this_call
@@ -32,6 +32,8 @@ from segraft.serving.runtime import Prediction, Runtime
 T = TypeVar("T")
 SAMPLED = 4
 """Every so many-th row and column count towards an image's mean confidence."""
+SMALL = 1 << 18
+"""Pixels up to which an answer of tensors is made at once: waking a thread would take longer."""
 logger = logging.getLogger("segraft.serving")
 
 
@@ -100,6 +102,8 @@ class Engine:
         try:
             async with asyncio.timeout_at(loop.time() + call.deadline - time.monotonic()) as limit:
                 async with self._pixels.hold(pixels):
+                    if len(ask.images) == 1:
+                        return [await self._one(ask.images[0], ask.options, call)]
                     return await _all([self._one(image, ask.options, call) for image in ask.images])
         except TimeoutError:
             if not limit.expired():
@@ -114,8 +118,10 @@ class Engine:
     async def _one(self, image: Encoded | Pixels, options: Options, call: Call) -> list[Answer]:
         pixels = await self._decode(image, call)
         maps = await self._segment(pixels, options)
+        render = partial(self._render, image, pixels, maps, options)
+        at_once = pixels.shape[0] * pixels.shape[1] <= SMALL and not FILES.keys() & set(options.outputs)
         with call.stage("encode"):
-            return await self.in_thread(partial(self._render, image, pixels, maps, options))
+            return render() if at_once else await self.in_thread(render)
 
     async def _decode(self, image: Encoded | Pixels, call: Call) -> Pixels:
         if not isinstance(image, Encoded):

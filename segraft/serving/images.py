@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from segraft.data.reading import DAMAGED, _orientation, read_image
+from segraft.data.reading import DAMAGED, exif_orientation, read_image
 from segraft.errors import UserError
 from segraft.params import ServeLimits
 from segraft.serving.errors import Refused
@@ -71,7 +71,7 @@ def inspect(data: bytes, limits: ServeLimits) -> Encoded:
         raise Refused(400, f"image: a {header.format} of several frames; send one")
     if header.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > SCANS:
         raise Refused(400, f"image: a JPEG of more than {SCANS} scans; save it as a baseline JPEG")
-    orientation = _orientation(header, data)
+    orientation = exif_orientation(header, data)
     return Encoded(data, (header.height, header.width), orientation if 1 <= orientation <= 8 else 1)
 
 

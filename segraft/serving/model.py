@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +14,7 @@ import orjson
 from kserve import InferOutput, InferRequest, InferResponse, Model
 from kserve.utils.numpy_codec import from_np_dtype
 
-from segraft.checkpoint import ModelCard, sha256
+from segraft.checkpoint import ModelCard
 from segraft.params import Serve
 from segraft.serving.answers import Answer
 from segraft.serving.asks import Ask, image_size, parse_json, read_raw, read_v1, read_v2
@@ -26,37 +24,13 @@ from segraft.serving.engine import Engine
 from segraft.serving.errors import Refused
 from segraft.serving.monitor import Monitor
 from segraft.serving.runtime import Runtime
+from segraft.serving.stamp import Stamp
 from segraft.serving.v2 import SMALL
 
 TENSORS = {"ids", "topk", "logits"}
 WARM_UP = ((512, 1024, False), (512, 1024, True), (256, 256, False))
 """Height, width and whether logits are wanted, of the images that the model answers before it is ready."""
 JSON = "application/json"
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """Which model answers: the header X-Segraft-Model of every response.
-
-    Attributes:
-        name: of the model.
-        version: registered version, or "" for a folder of its own.
-        sha256: of the model folder.
-    """
-
-    name: str
-    version: str
-    sha256: str
-
-    def __str__(self) -> str:
-        return f"{self.name}/{self.version or 'unregistered'};sha256={self.sha256}"
-
-
-def folder_sha256(folder: Path) -> str:
-    """Hex digest over the names and contents of all files of a model folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = [f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\n" for path in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 class SegmentationModel(Model):  # type: ignore[misc]

@@ -39,6 +39,7 @@ class Monitor:
 
     def __init__(self, card: ModelCard, reference: Reference | None, settings: ServeMonitor) -> None:
         self._names = [c.name for c in card.classes]
+        self._pixels = [metrics.PIXELS.labels(name) for name in self._names]
         self._reference, self._settings = reference, settings
         self._rows: deque[dict[str, float]] = deque(maxlen=settings.window)
         self._turn, self._seen, self._lock = itertools.count(1), 0, threading.Lock()
@@ -59,8 +60,9 @@ class Monitor:
         """
         pixels = count_pixels(of.ids, len(self._names))
         row = statistics(of.image, pixels, self._names)
-        for name, count in zip(self._names, pixels.tolist(), strict=True):
-            metrics.PIXELS.labels(name).inc(count)
+        for counter, count in zip(self._pixels, pixels.tolist(), strict=True):
+            if count:
+                counter.inc(count)
         if confidence is not None:
             row["confidence"] = confidence
             metrics.CONFIDENCE.observe(confidence)

@@ -1,34 +1,25 @@
-"""Everything that the REST server answers: KServe's own paths that are let through, and ours, which go before them."""
+"""Everything that the REST server answers: what KServe's app does, and what our handlers do."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
-from kserve.errors import ModelNotReady
+from kserve.errors import ModelNotFound
 from kserve.protocol.dataplane import DataPlane
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from segraft.params import ServeLimits
-from segraft.serving.guard import Known
+from segraft.serving.errors import Refused
+from segraft.serving.guard import Known, Received
 from segraft.serving.model import SegmentationModel
 from segraft.serving.playground import render
+from segraft.serving.playground.sample import SCENES, scene
 from segraft.serving.v2 import JSON_LENGTH, SMALL, is_large, json_end, read_request, write_response
 
 T = TypeVar("T")
-Handler = Callable[[Request], Awaitable[Response]]
-
-
-@dataclass(frozen=True)
-class Route(Known):
-    """A path of ours and the function that answers it."""
-
-    handler: Handler
-
 
 KSERVE = (
     Known("GET", "/metrics"),
@@ -44,7 +35,7 @@ KSERVE = (
 """What KServe answers itself. Not here, and so 404: loading and unloading models, explain, versions, docs, OpenAPI."""
 
 
-def own_routes(model: SegmentationModel, plane: DataPlane) -> list[Route]:
+def own_routes(model: SegmentationModel, plane: DataPlane) -> list[Known]:
     """The routes of ours for one model.
 
     Args:
@@ -54,51 +45,50 @@ def own_routes(model: SegmentationModel, plane: DataPlane) -> list[Route]:
     limits = model.settings.limits
     page = render(model.card, model.settings, str(model.stamp))
 
-    async def home(request: Request) -> Response:
+    async def home(request: Received) -> Response:
         if "text/html" in request.headers.get("accept", ""):
             return HTMLResponse(page.body, headers=page.headers)
         return JSONResponse(await plane.live(), headers={"vary": "accept"})
 
-    async def alone(request: Request) -> Response:
+    async def alone(request: Received) -> Response:
         return await _v1(plane, model.name, request)
 
-    async def v1(request: Request) -> Response:
-        return await _v1(plane, request.path_params["model_name"], request)
+    async def v1(request: Received) -> Response:
+        return await _v1(plane, request.params["model_name"], request)
 
-    async def v2(request: Request) -> Response:
-        return await _v2(plane, limits, request.path_params["model_name"], request)
+    async def v2(request: Received) -> Response:
+        return await _v2(plane, limits, request.params["model_name"], request)
 
-    async def drift(_: Request) -> Response:
+    async def sample(request: Received) -> Response:
+        number = request.query.get("n", "0")
+        if not number.isascii() or not number.isdigit() or len(number) > 4:
+            raise Refused(400, f"query.n: {number[:20]!r}: expected a number")
+        return Response(await asyncio.to_thread(scene, int(number) % len(SCENES)), media_type="image/jpeg")
+
+    async def drift(_: Received) -> Response:
         return JSONResponse(await asyncio.to_thread(model.engine_.monitor.drift))
 
     return [
-        Route("GET", "/", home),
-        Route("POST", "/predict", alone),
-        Route("POST", "/v1/models/{model_name}:predict", v1),
-        Route("POST", "/v2/models/{model_name}/infer", v2),
-        Route("GET", "/drift", drift),
+        Known("GET", "/", home),
+        Known("POST", "/predict", alone),
+        Known("POST", "/v1/models/{model_name}:predict", v1),
+        Known("POST", "/v2/models/{model_name}/infer", v2),
+        Known("GET", "/drift", drift),
+        Known("GET", "/sample", sample),
     ]
 
 
-def register(app: FastAPI, routes: list[Route]) -> None:
-    """Add our routes to KServe's app, before its own."""
-    for route in routes:
-        app.add_api_route(route.path, _typed(route.handler), methods=[route.method], include_in_schema=False)
-
-
-async def _v1(plane: DataPlane, name: str, request: Request) -> Response:
+async def _v1(plane: DataPlane, name: str, request: Received) -> Response:
     """A V1 document or an image file; parsing is the model's, for it knows the limits."""
     await _check_ready(plane, name)
-    body = await request.body()
-    answer, headers = await plane.infer(name, body, dict(request.headers))
+    answer, headers = await plane.infer(name, request.body, dict(request.headers))
     return Response(answer, headers=headers)
 
 
-async def _v2(plane: DataPlane, limits: ServeLimits, name: str, request: Request) -> Response:
+async def _v2(plane: DataPlane, limits: ServeLimits, name: str, request: Received) -> Response:
     await _check_ready(plane, name)
-    body = await request.body()
-    end = json_end(request.headers.get(JSON_LENGTH), len(body))
-    asked = await _aside(end > SMALL, partial(read_request, body, end, name, limits))
+    end = json_end(request.headers.get(JSON_LENGTH), len(request.body))
+    asked = await _aside(end > SMALL, partial(read_request, request.body, end, name, limits))
     answer, _ = await plane.infer(name, asked, dict(request.headers))
     content, headers = await _aside(is_large(answer, asked), partial(write_response, answer, asked))
     return Response(content, headers=headers)
@@ -110,15 +100,9 @@ async def _aside(large: bool, job: Callable[[], T]) -> T:
 
 
 async def _check_ready(plane: DataPlane, name: str) -> None:
-    if not await plane.model_ready(name, True):
-        raise ModelNotReady(name)
-
-
-def _typed(handler: Handler) -> Callable[..., Any]:
-    """FastAPI reads annotations from the function's own module; these are always the same two."""
-
-    async def endpoint(request: Request) -> Response:
-        return await handler(request)
-
-    endpoint.__annotations__ = {"request": Request, "return": Response}
-    return endpoint
+    try:
+        ready = await plane.model_ready(name, True)
+    except ModelNotFound as error:
+        raise Refused(404, str(error)) from None
+    if not ready:
+        raise Refused(503, f"Model with name {name} is not ready.", 1)

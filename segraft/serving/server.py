@@ -20,12 +20,11 @@ from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.rest.server import RESTServer
 from starlette.exceptions import HTTPException
 
-from segraft.serving.errors import Refused
 from segraft.serving.guard import Door, Guard
 from segraft.serving.http import PatientProtocol
 from segraft.serving.logs import FIELDS
 from segraft.serving.model import SegmentationModel
-from segraft.serving.routes import KSERVE, own_routes, register
+from segraft.serving.routes import KSERVE, own_routes
 from segraft.serving.rpc import GrpcServer
 
 SETTLE = 0.2
@@ -56,7 +55,7 @@ class Plane(DataPlane):  # type: ignore[misc]
 
 
 class RestServer(RESTServer):  # type: ignore[misc]
-    """KServe's REST server with our routes before its own and the guard around both.
+    """KServe's REST server behind the guard, which answers our routes itself.
 
     Args:
         model: the model.
@@ -76,12 +75,10 @@ class RestServer(RESTServer):  # type: ignore[misc]
     def create_application(self) -> None:
         """Make the app and put it behind the guard."""
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-        routes = own_routes(self._model, self.dataplane)
-        register(app, routes)
         self._register_endpoints(app)
         self._add_exception_handlers(app)
         _answer_in_one_form(app)
-        self.config.app = Guard(app, self._door, [*routes, *KSERVE])
+        self.config.app = Guard(app, self._door, [*own_routes(self._model, self.dataplane), *KSERVE])
 
     async def stop(self) -> None:
         """Close the door, let what has arrived be read, and end when it is answered."""
@@ -169,11 +166,7 @@ class Server(ModelServer):  # type: ignore[misc]
 
 
 def _answer_in_one_form(app: FastAPI) -> None:
-    """Errors that KServe and FastAPI would word in their own ways become `Refused`, which the guard puts in JSON."""
-
-    async def refuse(_: Any, error: Refused) -> JSONResponse:
-        headers = {"retry-after": str(max(1, round(error.retry_after)))} if error.retry_after is not None else None
-        return JSONResponse({"error": error.message}, error.status, headers)
+    """Errors that KServe and FastAPI would word in their own ways, as the guard words them."""
 
     async def http(_: Any, error: HTTPException) -> JSONResponse:
         return JSONResponse({"error": str(error.detail)}, error.status_code)
@@ -184,7 +177,6 @@ def _answer_in_one_form(app: FastAPI) -> None:
     async def not_ready(_: Any, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 503, {"retry-after": "1"})
 
-    app.add_exception_handler(Refused, refuse)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, http)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(ModelNotReady, not_ready)

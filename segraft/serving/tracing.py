@@ -1,6 +1,6 @@
 """OpenTelemetry, if it is there: a span a request and one a stage, in the caller's trace.
 
-Only the API is used, which does nothing until a provider is set; `opentelemetry-instrument python -m segraft serve`
+Only the API is used, and nothing is done until a provider is set; `opentelemetry-instrument python -m segraft serve`
 sets the one that the environment (OTEL_EXPORTER_OTLP_ENDPOINT …) names.
 """
 
@@ -28,8 +28,8 @@ def record(call: Call, name: str, headers: Mapping[str, str], status: int, secon
         status: of the answer.
         seconds: that it took.
     """
-    if trace is None:
-        return
+    if trace is None or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return  # there is no provider: reading the headers would be for nothing
     end = time.time_ns()
     tracer = trace.get_tracer("segraft.serving")
     start = end - int(seconds * 1e9)

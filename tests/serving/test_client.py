@@ -12,9 +12,9 @@ import pytest
 
 from segraft.errors import UserError
 from segraft.serving.client import Client, Unreachable
+from tests.ports import free_port
 from tests.serving.bodies import encoded, ids_of, png
 from tests.serving.launch import CLASSES
-from tests.serving.running import free_port
 
 
 def test_an_image_becomes_mask_classes_and_confidence(server, expected):

@@ -71,9 +71,10 @@ def test_the_reference_travels_in_the_model_folder(tmp_path, reference):
     assert read_reference(tmp_path) is None
     (tmp_path / SERVING).write_text(json.dumps({"reference": reference.model_dump()}))
     assert read_reference(tmp_path) == reference
-    (tmp_path / SERVING).write_text("{")
-    with pytest.raises(UserError, match=r"serving.json: not valid JSON.*export"):
-        read_reference(tmp_path)
+    for broken, message in (("{", r"serving.json: not valid JSON"), ("[1]", r"serving.json: reference")):
+        (tmp_path / SERVING).write_text(broken)
+        with pytest.raises(UserError, match=message):
+            read_reference(tmp_path)
 
 
 def test_the_monitor_remembers_a_window_and_sums_up(reference):

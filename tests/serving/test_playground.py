@@ -55,6 +55,18 @@ def test_browsers_get_the_page_and_probes_what_kserve_says(server):
     assert facts["classes"] == [{"name": name, "color": list(color)} for name, color in CLASSES.items()]
 
 
+def test_there_are_samples_for_who_has_no_image(server):
+    import io
+
+    from PIL import Image
+
+    first, second, again = (httpx.get(f"{server.url}/sample?n={number}", timeout=60) for number in (0, 1, 4))
+    assert first.headers["content-type"] == "image/jpeg" and first.content == again.content != second.content
+    assert Image.open(io.BytesIO(first.content)).size == (768, 384)
+    refused = httpx.get(f"{server.url}/sample?n=-1")
+    assert refused.status_code == 400 and refused.json() == {"error": "query.n: '-1': expected a number"}
+
+
 def test_every_answer_says_what_it_cost(server):
     from tests.serving.bodies import png
 

@@ -114,6 +114,26 @@ def test_the_keyboard_alone_reaches_and_reads_a_pixel(page, files, expected):
     assert readout(page)[2].endswith("y 0")
 
 
+def test_who_has_no_image_tries_a_sample_with_the_keyboard(page, server):
+    import httpx
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    from tests.serving.bodies import ids_of
+
+    page.execute_script("document.getElementById('choose').focus()")
+    page.switch_to.active_element.send_keys(Keys.TAB)
+    for number in range(2):
+        assert page.switch_to.active_element.get_attribute("id") == "sample"
+        page.switch_to.active_element.send_keys(Keys.ENTER)
+        shown = f"768 × 384 · sample-{number + 1}.jpg"
+        WebDriverWait(page, WAIT).until(lambda _, shown=shown: by(page, "named").text == shown)
+        image = httpx.get(f"{server.url}/sample?n={number}").content
+        ids = ids_of(server.post("/predict", image, content_type="image/jpeg").content)
+        np.testing.assert_array_equal(overlay(page)[..., :3], colored(ids))
+    assert page.get_log("browser") == []
+
+
 def check_pixel(page, expected, name, x, y):
     what, sure, where = readout(page)
     logits = expected[f"{name}.logits"][:, y, x]

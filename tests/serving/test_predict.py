@@ -10,9 +10,10 @@ from PIL import Image
 from segraft.__main__ import EXIT_DATA, main
 from segraft.commands.predict import find_jobs
 from segraft.errors import UserError
+from tests.ports import free_port
 from tests.serving.bodies import ids_of, png
 from tests.serving.launch import CLASSES
-from tests.serving.running import ROOT, free_port
+from tests.serving.running import ROOT
 
 
 @pytest.fixture

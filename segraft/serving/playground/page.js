@@ -3,7 +3,7 @@ const $ = (id) => document.getElementById(id);
 const facts = JSON.parse($("facts").textContent);
 const MOST_DRAWN = 4e6; // pixels of the overlay: phones refuse much larger canvases
 const RAMP = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]]; // viridis
-const state = { file: null, found: null, hidden: new Set(), marked: -1, at: null, asking: null };
+const state = { file: null, found: null, hidden: new Set(), marked: -1, at: null, asking: null, sampled: 0 };
 
 /* ---------- the server: KServe's V2 protocol, an image file in, PNGs and a table out, all in binary ---------- */
 
@@ -118,6 +118,17 @@ function upright({ width, height, data }, turn) {
 }
 
 /* ---------- one image, from file to result ---------- */
+
+async function sample() { // each click shows another one
+  const number = state.sampled++;
+  try {
+    const response = await fetch(`sample?n=${number}`);
+    if (!response.ok) throw new Refused(sentence(await response.arrayBuffer(), response.status), true);
+    open(new File([await response.blob()], `sample-${number + 1}.jpg`));
+  } catch (error) {
+    complain(error instanceof Refused ? error.message : "The server does not answer.", false);
+  }
+}
 
 async function open(file) {
   state.asking?.abort();
@@ -290,6 +301,7 @@ function moved(event) {
 
 const first = (files) => { if (files?.length) open(files[0]); };
 $("choose").addEventListener("click", () => { $("file").value = ""; $("file").click(); });
+$("sample").addEventListener("click", sample);
 $("empty").addEventListener("click", () => $("choose").click());
 $("picture").addEventListener("load", () => { // as wide as there is room, and never higher than the window
   $("view").style.width = `min(100%, ${(74 * $("picture").naturalWidth) / $("picture").naturalHeight}vh)`;

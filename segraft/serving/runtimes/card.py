@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +9,7 @@ from pydantic import Field, field_validator
 
 from segraft.checkpoint import read_card, sha256
 from segraft.errors import UserError
-from segraft.params import Section, build
+from segraft.params import Section, build, parse_json
 from segraft.serving.drift import Reference
 from segraft.serving.runtimes import FILES, SERVING
 
@@ -58,10 +57,7 @@ def read_serving_card(folder: Path) -> ServingCard | None:
     path = folder / SERVING
     if not path.is_file():
         return None
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON: {error}; export the model again") from None
+    values = parse_json(path.read_bytes(), str(path))
     card: ServingCard = build(ServingCard, values, str(path))
     if card.weights_sha256 != read_card(folder).weights_sha256:
         raise UserError(f"{path}: was made from other weights than the folder holds; export the model again")

@@ -1,0 +1,73 @@
+"""The endpoint of one version of a model: the manifests, and what the section `deploy` changes in them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from segraft.commands import serve
+from segraft.deploy.manifests import Resource, build
+from segraft.deploy.version import Version
+from segraft.errors import UserError
+from segraft.params import Deploy
+
+MODE = "serving.kserve.io/deploymentMode"
+MODEL, NUMBER, DIGEST, ALIAS = "segraft/model", "segraft/version", "segraft/sha256", "segraft/alias"
+"""What an endpoint says of its model: NUMBER as a label, the others as annotations; KServe gives them to the pods."""
+
+
+def render(version: Version, deploy: Deploy) -> list[Resource]:
+    """The ServingRuntime, if `deploy.runtime` names one, and the InferenceService, last.
+
+    Raises:
+        UserError: a manifest is missing or broken, or a knob means nothing to this endpoint.
+    """
+    runtimes = build(Path(deploy.runtime), "ServingRuntime") if deploy.runtime else []
+    services = build(Path(deploy.endpoint), "InferenceService")
+    if len(services) != 1:
+        raise UserError(f"deploy.endpoint: {deploy.endpoint}: {len(services)} InferenceServices; expected one")
+    metadata, predictor = services[0]["metadata"], services[0]["spec"]["predictor"]
+    _identify(metadata, version)
+    _model(predictor["model"], version, deploy)
+    _scale(predictor, deploy)
+    if deploy.canary is not None:
+        if metadata["annotations"][MODE] != "Knative":
+            raise UserError(f"deploy.canary: {deploy.endpoint}: only Knative shares requests among versions; use null")
+        predictor["canaryTrafficPercent"] = deploy.canary
+    for resource in (*runtimes, *services):
+        resource["metadata"]["namespace"] = deploy.namespace
+    return [*runtimes, *services]
+
+
+def _identify(metadata: dict[str, Any], version: Version) -> None:
+    metadata["labels"] = metadata.get("labels", {}) | {NUMBER: version.number}
+    said = {MODEL: f"models:/{version.name}/{version.number}", DIGEST: version.sha256, ALIAS: version.alias}
+    metadata["annotations"] = metadata.get("annotations", {}) | {key: text for key, text in said.items() if text}
+
+
+def _model(model: dict[str, Any], version: Version, deploy: Deploy) -> None:
+    """Here, rather than in the runtime, the image changes together with the model, and no other endpoint's does."""
+    model["storageUri"] = version.storage
+    given = {serve.VERSION: version.number, serve.SHA256: version.sha256}
+    kept = [entry for entry in model.get("env", []) if entry["name"] not in given]
+    model["env"] = kept + [{"name": name, "value": value} for name, value in given.items()]
+    if deploy.image:
+        model["image"] = deploy.image
+
+
+def _scale(predictor: dict[str, Any], deploy: Deploy) -> None:
+    if deploy.replicas is not None:
+        predictor["minReplicas"], predictor["maxReplicas"] = deploy.replicas
+    metrics = [metric["external"] for metric in predictor.get("autoScaling", {}).get("metrics", [])]
+    for external in metrics:
+        query = external["metric"]["query"]
+        external["metric"]["query"] = re.sub(r'namespace="[^"]*"', f'namespace="{deploy.namespace}"', query)
+    if deploy.target is None:
+        return
+    if not metrics and "scaleTarget" not in predictor:
+        raise UserError(f"deploy.target: {deploy.endpoint} does not scale by requests; use null")
+    if "scaleTarget" in predictor:
+        predictor["scaleTarget"] = deploy.target
+    for external in metrics:
+        external["target"]["value"] = str(deploy.target)
