@@ -10,12 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segraft.data.packed import PackedDataset
+from segraft.data.packed import PackedDataset, SplitCard
 from segraft.data.transforms import random_crop, rare_classes
 from segraft.errors import UserError
 
 WINDOW = 16
 """Shards that are shuffled together: all of a small dataset, a rolling part of one that is streamed."""
+
+PIXELS = 10**9
+"""Of a dataset that stands for several: what the blended counts add up to."""
 
 AHEAD = 256
 """How many samples ahead the shard of a sample is fetched."""
@@ -28,7 +31,7 @@ class Batch:
     images: NDArray[np.uint8]
     """(N, h, w, 3) RGB"""
     masks: NDArray[np.uint8]
-    """(N, h, w) trainIds, 255 ignored"""
+    """(N, h, w) trainIds, 255 ignored; between them, the coarse labels of the dataset's card"""
 
 
 class Loader:
@@ -44,7 +47,8 @@ class Loader:
         threads: how many batches are made at a time, ahead of the training step.
         part: (i, n): of each batch only the i-th of n equal parts, for process i of n.
         split: which split.
-        source_share: share of the samples that is drawn from the split `source`, evenly spread.
+        source_share: share of the samples that is drawn from the split `source`, evenly spread; the same goes for the
+            splits that the card names in `shares`, where several datasets were packed together.
 
     Raises:
         UserError: there is a share, but no split `source`.
@@ -61,14 +65,38 @@ class Loader:
         source_share: float = 0.0,
     ) -> None:
         self.split = dataset.split(split)
-        self._share = source_share
-        self._source = Loader(dataset, batch_size, seed, split="source") if source_share else None
-        if self._source and not len(self._source.split):
+        shares = dict(dataset.card.shares) if split == "train" else {}
+        self._own_share = shares.pop("train", 1.0)
+        if source_share:
+            shares["source"] = source_share
+        self._others = [(share, Loader(dataset, batch_size, seed, split=name)) for name, share in shares.items()]
+        if source_share and not len(self._others[-1][1].split):
             raise UserError(f"source_share: {dataset.location} has no source samples; set augment.source_samples")
         self._card = dataset.card
         self._batch_size, self._seed, self._threads, self._part = batch_size, seed, threads, part
         self._rare = rare_classes(self.split.card.class_pixels)
         self._order: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+
+    def __len__(self) -> int:
+        """Samples of the split, and of those that were packed with it."""
+        joint = (other.split for _, other in self._others if self._own_share < 1)
+        return len(self.split) + sum(map(len, joint))
+
+    @property
+    def card(self) -> SplitCard:
+        """The split's card; where several datasets were packed together, pixels count as often as they are drawn."""
+        if self._own_share == 1:
+            return self.split.card
+        parts = [(self._own_share, self.split.card), *((share, other.split.card) for share, other in self._others)]
+        scales = [share / max(1, sum(card.class_pixels)) for share, card in parts]
+        counts = {
+            name: tuple(
+                round(sum(scale * n for scale, n in zip(scales, column, strict=True)) * PIXELS)
+                for column in zip(*(getattr(card, name) for _, card in parts), strict=True)
+            )
+            for name in ("class_pixels", "shown_pixels")
+        }
+        return SplitCard(shards=(), samples=len(self), **counts)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of steps start … stop - 1."""
@@ -92,11 +120,12 @@ class Loader:
         return Batch(np.stack([image for image, _ in pairs]), np.stack([mask for _, mask in pairs]))
 
     def _crop(self, position: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        if self._source:
-            before, after = (int(self._share * (position + i)) for i in (0, 1))
+        rest = 1.0
+        for share, other in self._others:
+            before, after = (int(share / rest * (position + i)) for i in (0, 1))
             if after > before:
-                return self._source._crop(before)
-            position -= before
+                return other._crop(before)
+            position, rest = position - before, rest - share
         done, place = divmod(position, len(self.split))
         order = self._order_of(done)
         self.split.prefetch(self.split.shard_of(order[min(place + AHEAD, len(order) - 1)]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +41,14 @@ def schema() -> pa.Schema:
             ("std", pa.list_(pa.float32())),
         ]
     )
+
+
+def read_rows(folder: Path, dataset: str) -> list[dict[str, Any]]:
+    """The manifest of `source` or `target` as plain rows, without pandas."""
+    import pyarrow.parquet
+
+    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(folder / FILES[dataset]).to_pylist()
+    return rows
 
 
 def read_manifest(folder: Path, dataset: str) -> pd.DataFrame:

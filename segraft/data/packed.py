@@ -59,6 +59,14 @@ class SplitCard(Section):
     """labelled pixels of the samples that show each class"""
 
 
+class CoarseCard(Section):
+    """What a pixel may be labelled with besides a class: one of several classes."""
+
+    name: str
+    members: tuple[int, ...] = Field(min_length=2)
+    """trainIds"""
+
+
 class DatasetCard(Section):
     """dataset.json."""
 
@@ -72,6 +80,10 @@ class DatasetCard(Section):
     splits: dict[str, SplitCard]
     kin: dict[str, tuple[tuple[str, str], ...]] = Field(default_factory=dict)
     """another taxonomy → pairs of its class and ours, by which a model of its classes is grafted or scored"""
+    coarse: tuple[CoarseCard, ...] = ()
+    """the k-th is len(classes) + k in the masks of train samples"""
+    shares: dict[str, float] = Field(default_factory=dict)
+    """where several datasets are trained on together: split → share of the samples that is drawn from it"""
 
     @property
     def fingerprint(self) -> str:
@@ -90,7 +102,7 @@ class Packed:
     image: NDArray[np.uint8]
     """(H, W, 3) RGB"""
     mask: NDArray[np.uint8]
-    """(H, W) trainIds, 255 ignored"""
+    """(H, W) trainIds, 255 ignored; a value between is one of the card's coarse labels"""
 
 
 class ShardWriter:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from segraft.checkpoint import ClassCard
 from segraft.data.formats import SPLITS, list_samples
 from segraft.data.mixing import copy_paste
-from segraft.data.packed import CARD, DatasetCard, Packed, ShardWriter
+from segraft.data.packed import CARD, CoarseCard, DatasetCard, Packed, ShardWriter
 from segraft.data.reading import read_image, read_mask, resize_pair
 from segraft.data.streets import conditions
 from segraft.data.taxonomy import UNKNOWN, Encoding, Taxonomy, load_taxonomy
@@ -45,11 +45,19 @@ class Files:
     classes: Taxonomy
     """of the model"""
     size: tuple[int, int] | None
+    coarse: tuple[tuple[int, ...], ...] | None = None
+    """of several datasets that are trained on together: the sets of classes that a label may stand for"""
 
     @cached_property
     def table(self) -> NDArray[np.uint8]:
-        """(256,) uint8: trainId of the masks → trainId of the model."""
-        return self.classes.map_from(self.taxonomy)
+        """(256,) uint8: trainId of the masks → trainId of the model, or len(classes) + place in `coarse`."""
+        if self.coarse is None:
+            return self.classes.map_from(self.taxonomy)
+        table, several = self.classes.joint_from(self.taxonomy)
+        for index, members in several.items():
+            if members in self.coarse:
+                table[index] = len(self.classes.classes) + self.coarse.index(members)
+        return table
 
     def read(self, row: dict[str, Any]) -> Packed:
         """One sample in the model's classes.
@@ -62,6 +70,8 @@ class Files:
         if (mask == UNKNOWN).any() or mask.shape != image.shape[:2]:
             raise UserError(f"{self.root / row['mask']}: has changed since validate read it; run `dvc repro` again")
         mask = self.table[mask]
+        if row["split"] != "train":  # a score needs to know the class
+            mask[mask >= len(self.classes.classes)] = self.classes.ignore_index
         if self.size:
             image, mask = resize_pair(image, mask, self.size)
         return Packed(row["id"], row["group"], tuple(row["tags"]), image, mask)
@@ -75,20 +85,35 @@ class Files:
         return total[: len(self.classes.classes)]
 
 
-def open_files(root: Path, dataset: Dataset, classes: str, taxonomies: Path, manifest: Path, augment: Augment) -> Files:
+def open_files(
+    root: Path,
+    dataset: Dataset,
+    classes: str,
+    taxonomies: Path,
+    rows: Sequence[dict[str, Any]],
+    size: tuple[int, int] | None,
+    coarse: tuple[tuple[int, ...], ...] | None = None,
+) -> Files:
     """A validated dataset; one of format none has no samples.
+
+    Args:
+        root: what the paths of `rows` are relative to.
+        dataset: its section.
+        classes: name of the model's taxonomy.
+        taxonomies: folder of taxonomy files.
+        rows: its manifest.
+        size: what samples are resized to.
+        coarse: of one of several datasets: the sets of trainIds that a label may stand for.
 
     Raises:
         UserError: no map leads from the dataset's taxonomy to `classes`, the model's.
     """
-    import pyarrow.parquet
-
-    encoding = list_samples(root, dataset).encoding
+    encoding = list_samples(root / dataset.path if coarse is not None else root, dataset).encoding
     own, target = load_taxonomy(taxonomies, dataset.taxonomy), load_taxonomy(taxonomies, classes)
-    rows = pyarrow.parquet.read_table(manifest).to_pylist()
+    files = Files(root, rows, encoding, own, target, size, coarse)
     if rows:
-        target.map_from(own)
-    return Files(root, rows, encoding, own, target, augment.size)
+        assert files.table is not None  # a map that is missing is told before anything is packed
+    return files
 
 
 def pack(
@@ -98,6 +123,7 @@ def pack(
     extra: Iterable[Callable[[], Packed]],
     kin: Mapping[str, tuple[tuple[str, str], ...]],
     further: Mapping[str, Sequence[Callable[[], Packed]]] = MappingProxyType({}),
+    shares: Mapping[str, float] = MappingProxyType({}),
 ) -> DatasetCard:
     """Write a packed dataset; memory does not grow with the number of samples.
 
@@ -107,14 +133,17 @@ def pack(
         augment: the knobs.
         extra: makers of further train samples.
         kin: other taxonomies, and how their classes are linked with these.
-        further: makers of the samples of further splits: source, unlabelled.
+        further: split → makers of further samples: source, unlabelled, those of another dataset.
+        shares: split → share of the samples that training draws from it; empty: all are of train.
     """
     splits = {}
     makers: dict[str, list[Callable[[], Packed]]] = {
         split: [partial(files.read, row) for row in files.rows if row["split"] == split] for split in SPLITS
     }
     makers["train"] += extra
-    makers |= {split: list(jobs) for split, jobs in further.items() if jobs}
+    for split, jobs in further.items():
+        if jobs:
+            makers[split] = [*makers.get(split, ()), *jobs]
     for split, jobs in makers.items():
         writer = ShardWriter(folder, split, len(files.classes.classes), augment.codec, augment.shard_mb)
         what = f"pack {folder.name.removeprefix('.').partition('.tmp')[0]} {split}"
@@ -130,9 +159,15 @@ def pack(
         online=augment.online,
         splits=splits,
         kin=dict(kin),
+        coarse=tuple(_coarse_card(members, files.classes) for members in files.coarse or ()),
+        shares=dict(shares),
     )
     (folder / CARD).write_text(json.dumps(card.model_dump(), indent=2) + "\n", encoding="utf-8")
     return card
+
+
+def _coarse_card(members: tuple[int, ...], classes: Taxonomy) -> CoarseCard:
+    return CoarseCard(name=" or ".join(classes.names[index] for index in members), members=members)
 
 
 def in_order(jobs: Iterable[Job], work: Callable[[Job], Result]) -> Iterator[Result]:

@@ -35,13 +35,14 @@ def _block(title: str, dataset: PackedDataset, seed: int) -> Pixels:
     batch = loader.batch(0)
     card = dataset.card
     palette = np.full((256, 3), VOID, np.uint8)
-    palette[: len(card.classes)] = [c.color for c in card.classes]
+    known = [color for _, color in _entries(card)]
+    palette[: len(known)] = known
     rows = []
     for first in (0, COLUMNS):
         images = list(batch.images[first : first + COLUMNS])
         labels = [palette[mask] for mask in batch.masks[first : first + COLUMNS]]
         rows += [_row(images), _row(labels)]
-    samples = f"{title}: {len(loader.split)} train samples, crops of {card.crop[0]} x {card.crop[1]}"
+    samples = f"{title}: {len(loader)} train samples, crops of {card.crop[0]} x {card.crop[1]}"
     return np.vstack([_band(samples, rows[0].shape[1]), *rows])
 
 
@@ -58,8 +59,17 @@ def _band(text: str, width: int) -> Pixels:
     return band
 
 
+def _entries(card: DatasetCard) -> list[tuple[str, tuple[int, int, int]]]:
+    """Name and colour of each class and coarse label, by their values; a coarse one has its classes' mean colour."""
+    colors = [c.color for c in card.classes]
+    mean = [np.mean([colors[index] for index in one.members], axis=0).astype(int).tolist() for one in card.coarse]
+    return list(
+        zip([*(c.name for c in card.classes), *(one.name for one in card.coarse)], [*colors, *mean], strict=True)
+    )
+
+
 def _legend(card: DatasetCard, width: int) -> Pixels:
-    entries = [(c.name, c.color) for c in card.classes] + [("ignored", VOID)]
+    entries = [*_entries(card), ("ignored", VOID)]
     column = 170
     across = max(1, width // column)
     legend = np.full((BAND * -(-len(entries) // across) + GAP, width, 3), PAPER, np.uint8)

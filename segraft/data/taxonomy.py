@@ -10,7 +10,8 @@ A taxonomy is a YAML file in data/taxonomies, named after its label set::
     maps:                              # another taxonomy's class → ours; null: ignored; "*": every class not named
       cityscapes: {sky: sky, train: null}
 
-A map merges classes or ignores them (n → 1); no map can split one.
+A map merges classes or ignores them (n → 1); no map can split one. Where several datasets are trained on together, a
+class that merges several of ours is kept as what it says: one of these (`Taxonomy.joint_from`).
 """
 
 from __future__ import annotations
@@ -142,6 +143,37 @@ class Taxonomy(Section):
             if ours is not None:
                 table[index] = self.names.index(ours)
         return table
+
+    def joint_from(self, other: Taxonomy) -> tuple[NDArray[np.uint8], dict[int, tuple[int, ...]]]:
+        """How labels of `other` are read where several datasets are trained on together.
+
+        Our map of `other` is followed; a class that it ignores, or all of them if there is none, is read by the map
+        of `other` from us, backwards: what merges several of ours is one of these.
+
+        Returns:
+            (256,) uint8, trainId of `other` → our trainId, or ignore_index; and trainId of `other` → our trainIds, of
+            which a pixel of it is one.
+
+        Raises:
+            UserError: neither taxonomy declares a map from the other, or a map leaves out a class.
+        """
+        ours = other.name == self.name or other.name in self.maps
+        if not ours and self.name not in other.maps:
+            raise UserError(
+                f"data/taxonomies/{self.name}.yaml: maps.{other.name}: missing; say which class of {self.name} each "
+                f"class of {other.name} is (or null), or, in {other.name}.yaml, the other way round (maps.{self.name})"
+            )
+        table = self.map_from(other) if ours else np.full(256, self.ignore_index, np.uint8)
+        several = dict[int, tuple[int, ...]]()
+        if other.name != self.name and self.name in other.maps:
+            merged = other.map_from(self)[: len(self.classes)]
+            for index in np.flatnonzero(table[: len(other.classes)] == self.ignore_index).tolist():
+                members = tuple(np.flatnonzero(merged == index).tolist())
+                if len(members) > 1:
+                    several[index] = members
+                elif members and not ours:
+                    table[index] = members[0]
+        return table, several
 
     def _complete_map(self, other: Taxonomy) -> dict[str, str | None]:
         where = f"data/taxonomies/{self.name}.yaml: maps.{other.name}"

@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,9 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from segraft.errors import UserError
+from segraft.training import STRATEGY
 from segraft.training.checkpoints import CheckpointStore, Tensors
+from segraft.training.sharding import gathered, shard, whole
 
 Checkpoint = tuple[dict[str, dict[str, Tensor]], dict[str, Any]]
 
@@ -45,12 +48,18 @@ class World:
         device: where this process computes; CUDA talks through NCCL, everything else through gloo.
 
     Raises:
-        UserError: torchrun has restarted this process in a way that would make it wait for ever.
+        UserError: there is no such strategy; or torchrun has restarted this process in a way that would make it wait
+            for ever.
     """
 
     def __init__(self, device: torch.device) -> None:
         self.rank, self.size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         self.device = device
+        strategy = os.environ.get(STRATEGY, "") or "ddp"
+        if strategy not in ("ddp", "fsdp"):
+            raise UserError(f"{STRATEGY}: {strategy}: must be ddp or fsdp")
+        self.sharded = self.size > 1 and strategy == "fsdp"
+        """whether weights are spread over the processes"""
         if self.size > 1:
             _refuse_stale_addresses()
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -95,9 +104,40 @@ class World:
         labelled = (masks != ignore_index).sum().double()
         return loss * (self.size * labelled / self.total(labelled).clamp(min=1)).to(loss.dtype)
 
+    def spread(self, models: Sequence[nn.Module], groups: Sequence[dict[str, Any]]) -> None:
+        """Let each process keep a part of the weights only.
+
+        Args:
+            models: changed in place; the first is trained.
+            groups: the parameter groups of its optimizer, which get its new parameters.
+        """
+        from torch.distributed.device_mesh import init_device_mesh
+
+        names = {id(parameter): name for name, parameter in models[0].named_parameters()}
+        mesh = init_device_mesh(self.device.type, (self.size,))
+        for model in models:
+            shard(model, mesh)
+        parameters = dict(models[0].named_parameters())
+        for group in groups:
+            group["params"] = [parameters[names[id(old)]] for old in group["params"]]
+
+    @contextmanager
+    def gathered(self, model: nn.Module) -> Iterator[None]:
+        """A model that this process may call without the others."""
+        if not self.sharded:
+            yield
+            return
+        with gathered(model):
+            yield
+
     def parallel(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         """The model's forward pass, whose backward pass averages gradients over all processes."""
-        return model if self.size == 1 else _Parallel(model, self)
+        if self.size == 1:
+            return model
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.forward = functools.partial(_normalise, module, module.forward, self.size)  # type: ignore[method-assign]
+        return model if self.sharded else _Parallel(model, self)
 
     def own_chance(self, seed: int) -> None:
         """Let every process but the first, which goes on as if alone, draw its own dropout."""
@@ -137,9 +177,6 @@ class _Parallel:
         self._devices = [torch.cuda.current_device()] if world.device.type == "cuda" else None
         self._trained: list[bool] = []
         self._wrapped: nn.Module | None = None
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.forward = functools.partial(_normalise, module, module.forward, world.size)  # type: ignore[method-assign]
 
     def __call__(self, images: Tensor) -> Tensor:
         trained = [parameter.requires_grad for parameter in self._model.parameters()]
@@ -211,9 +248,10 @@ class _SharedStore:
         self._own = None if world.rank else CheckpointStore(work, fingerprint)
 
     def save(self, step: int, parts: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
-        """All have the same to save: the first does."""
+        """All have the same to save, or a part of it: the first saves the whole."""
+        gathered = {name: whole(tensors) for name, tensors in parts.items()}
         if self._own:
-            self._own.save(step, parts, state)
+            self._own.save(step, gathered, state)
 
     def load(self) -> Checkpoint | None:
         """What the first process reads."""

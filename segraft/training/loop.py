@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from segraft.evaluation.predict import batches, network_input, predict
 from segraft.evaluation.scores import miou
 from segraft.params import Training
 from segraft.progress import bar
+from segraft.training import STRATEGY
 from segraft.training.batchnorm import reestimate
 from segraft.training.checkpoints import Tensors
 from segraft.training.distill import Distillation
@@ -28,9 +28,11 @@ from segraft.training.distributed import Store, World
 from segraft.training.layers import Layers
 from segraft.training.losses import Loss
 from segraft.training.monitor import Stop
+from segraft.training.optimizers import flat_state, load_flat_state, make_optimizer
 from segraft.training.regularise import StartingPoint
 from segraft.training.schedules import learning_rate
 from segraft.training.selftrain import SelfTraining
+from segraft.training.sharding import local, spread
 
 LOG_EVERY = 10
 BATCH_NORM_MOMENTUM = 0.1
@@ -82,14 +84,15 @@ class Run:
         self.world = world or World(device)
         if training.batch_norm == "reestimate":
             train = batches(dataset.split("train"), training.batch_size)
-            reestimate(model, (network_input(card, [s.image for s in samples], device) for samples in train))
+            where = next(model.parameters()).device
+            reestimate(model, (network_input(card, [s.image for s in samples], where) for samples in train))
         self.averaged = copy.deepcopy(model).requires_grad_(False) if training.ema else model
         self.val = dataset.split("val")
         part = self.world.part_of(training.batch_size)
         self.loader = Loader(dataset, training.batch_size, training.seed, part=part, source_share=training.source_share)
         if training.epochs and not len(self.loader.split):
             raise UserError(f"{dataset.location}: no train samples to train on")
-        self.steps_per_epoch = training.steps_per_epoch or math.ceil(len(self.loader.split) / training.batch_size)
+        self.steps_per_epoch = training.steps_per_epoch or math.ceil(len(self.loader) / training.batch_size)
         self.total = training.epochs * self.steps_per_epoch
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
@@ -97,22 +100,29 @@ class Run:
         how = card.preprocessing
         self._mean, self._std = (torch.tensor(v, device=device).view(3, 1, 1) * 255 for v in (how.mean, how.std))
         self._autocast = autocast(device, training.precision)
-        self._loss = Loss(training, self.loader.split.card, card.ignore_index, device)
+        self._loss = Loss(training, self.loader.card, card.ignore_index, device, dataset.card.coarse)
         self._losses: list[Tensor] = []
-        self._start = StartingPoint(model, training.l2_sp, kept) if training.l2_sp else None
         self._distillation = Distillation(training.distill, *teacher, model) if teacher else None
         self._self_training: SelfTraining | None = None
         if training.self_train.weight:
             if not len(self.val):
                 raise UserError(f"self_train: {dataset.location} has no val samples that could show that it does harm")
             bare = Loader(dataset, training.batch_size, training.seed, part=part, split="unlabelled")
-            self._self_training = SelfTraining(training.self_train, training.seed, bare, card.ignore_index)
+            first = part[0] * training.batch_size // part[1]
+            self._self_training = SelfTraining(training.self_train, training.seed, bare, card.ignore_index, first)
         self.layers = Layers(model, training, self.total, kept if training.l2_sp else frozenset())
+        if self.world.sharded:
+            if training.freeze == "gradual":
+                raise UserError(f"freeze: gradual: {STRATEGY}=fsdp cannot thaw weights; say ddp, or freeze otherwise")
+            networks = [self.model, self.averaged] if training.ema else [self.model]
+            self.world.spread(networks, self.layers.groups)
+        self._start = StartingPoint(model, training.l2_sp, kept) if training.l2_sp else None
         self._prepare()
         self._forward = self.world.parallel(self.model)
 
     def _prepare(self) -> None:
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if not self.world.sharded:  # which wants contiguous weights
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 # TensorFlow's encoders come with 0.01: their statistics would trail a run of a few hundred steps.
@@ -120,16 +130,7 @@ class Run:
         if self.device.type == "cpu":
             fit_convolutions(self.model)
             self._loss.take_upsampling(self.model)
-        groups = self.layers.groups
-        match self.training.optimizer:
-            case "sgd":
-                self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
-                    groups, momentum=self.training.momentum, nesterov=self.training.momentum > 0, fused=True
-                )
-            case "adam":
-                self.optimizer = torch.optim.Adam(groups, fused=True)
-            case "adamw":
-                self.optimizer = torch.optim.AdamW(groups, fused=True)
+        self.optimizer = make_optimizer(self.layers.groups, self.training)
 
     def fit(self, stop: Stop) -> None:
         """Train to the end; `progress` and `best` then hold the outcome.
@@ -157,11 +158,7 @@ class Run:
             group["lr"] = learning_rate(group, progress.step, self.total, self.steps_per_epoch, training)
         self.layers.at(progress.step)
         self.model.train()
-        images = self._normalised(torch.from_numpy(batch.images))
-        masks = torch.from_numpy(batch.masks).to(self.device, non_blocking=True).long()
-        with self._autocast():
-            logits = self._forward(images)
-        loss = self.world.weigh(self._loss(logits, masks), masks, self.card.ignore_index)
+        loss, logits, masks = self._labels_loss(batch)
         if (further := self._further_loss(batch, logits, masks)) is not None:
             loss = loss + further
         self.optimizer.zero_grad(set_to_none=True)
@@ -174,6 +171,14 @@ class Run:
         self._average()
         self._losses.append(loss.detach())
         progress.step += 1
+
+    def _labels_loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of a batch, the logits that it comes from, and the masks on the device."""
+        images = self._normalised(torch.from_numpy(batch.images))
+        masks = torch.from_numpy(batch.masks).to(self.device, non_blocking=True).long()
+        with self._autocast():
+            logits = self._forward(images)
+        return self.world.weigh(self._loss(logits, masks), masks, self.card.ignore_index), logits, masks
 
     def _further_loss(self, batch: Batch, logits: Tensor, masks: Tensor) -> Tensor | None:
         """What the teacher and the unlabelled images add to the labels' loss."""
@@ -212,7 +217,7 @@ class Run:
         decay = min(self.training.ema, (1 + step) / (10 + step))
         now, averaged = self.model.state_dict(), self.averaged.state_dict()
         floating = [name for name, tensor in now.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([averaged[n] for n in floating], [now[n] for n in floating], 1 - decay)
+        torch._foreach_lerp_([local(averaged[n]) for n in floating], [local(now[n]) for n in floating], 1 - decay)
 
     def _after_step(self, stop: Stop) -> None:
         progress, every = self.progress, self.training.checkpoint_every
@@ -259,10 +264,11 @@ class Run:
         matrix = ConfusionMatrix(len(self.card.classes), self.card.ignore_index)
         self.averaged.eval()
         mine = (self.val[i] for i in range(self.world.rank, len(self.val), self.world.size))
-        for samples in batches(mine, self.training.batch_size):
-            masks = predict(self.averaged, self.card, [sample.image for sample in samples])
-            for sample, mask in zip(samples, masks, strict=True):
-                matrix.update(sample.mask, mask)
+        with self.world.gathered(self.averaged):
+            for samples in batches(mine, self.training.batch_size):
+                masks = predict(self.averaged, self.card, [sample.image for sample in samples])
+                for sample, mask in zip(samples, masks, strict=True):
+                    matrix.update(sample.mask, mask)
         return float(miou(self.world.total(torch.from_numpy(matrix.matrix)).cpu().numpy()))
 
     def _write_down(self) -> None:
@@ -300,7 +306,7 @@ class Run:
         self._write_down()
         parts: dict[str, Tensors] = {
             "model": self.model.state_dict(),
-            "optimizer": _flat_state(self.optimizer),
+            "optimizer": flat_state(self.optimizer),
             "chance": {"cpu": torch.get_rng_state()},
         }
         if self.device.type == "cuda":
@@ -317,31 +323,14 @@ class Run:
             return
         parts, state = found
         self.progress = Progress(**state)
-        self.model.load_state_dict(parts["model"])
-        _load_flat_state(self.optimizer, parts["optimizer"])
+        own = self.model.state_dict()
+        self.model.load_state_dict(spread(parts["model"], own))
+        load_flat_state(self.optimizer, parts["optimizer"])
         torch.set_rng_state(parts["chance"]["cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(parts["chance"]["cuda"])
         if self.training.ema:
-            self.averaged.load_state_dict(parts["averaged"])
-        self.best = {name: tensor.to(self.device) for name, tensor in parts.get("best", {}).items()}
+            self.averaged.load_state_dict(spread(parts["averaged"], own))
+        best = spread(parts.get("best", {}), own)
+        self.best = {name: tensor.to(self.device) for name, tensor in best.items()}
         print(f"resuming at step {self.progress.step} of {self.total}")
-
-
-def _flat_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {
-        f"{i}.{name}": torch.as_tensor(v) for i, entry in state.items() for name, v in entry.items() if v is not None
-    }
-
-
-def _load_flat_state(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    state: dict[int, dict[str, Any]] = {}
-    for key, tensor in tensors.items():
-        index, _, name = key.partition(".")
-        like = parameters[int(index)]
-        # Fused optimizers walk raw memory: the state must lie in memory as its parameter does (channels_last).
-        laid = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
-        state.setdefault(int(index), {})[name] = laid
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})

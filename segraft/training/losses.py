@@ -19,7 +19,7 @@ from segraft.params import LossName, Training
 from segraft.training.fused import defer_upsampling, fused_cross_entropy
 
 if TYPE_CHECKING:
-    from segraft.data.packed import SplitCard
+    from segraft.data.packed import CoarseCard, SplitCard
 
 ClassWeights = Literal["none", "inverse", "inverse_sqrt", "median_frequency", "effective_number"]
 MOST = 10
@@ -201,26 +201,63 @@ def _probabilities(logits: Tensor, masks: Tensor, ignore_index: int) -> tuple[Te
     return p, truth, known.float()
 
 
+def coarse_cross_entropy(logits: Tensor, masks: Tensor, members: Tensor, weights: Tensor | None) -> Tensor:
+    """-log of the summed probability of the classes that a coarse label stands for; sum over the pixels labelled so.
+
+    With one label for car, truck and bus, a pixel of it says no more than that one of the three is there, and the
+    gradient leaves open which (a node of YOLO9000's WordTree, Redmon & Farhadi 2017, over one softmax).
+
+    Args:
+        logits: (N, C, H, W), any float dtype; the loss is computed in float32.
+        masks: (N, H, W) int64; C + k for the k-th coarse label, anything from C + K on adds nothing.
+        members: (K, C) bool: the classes of each coarse label.
+        weights: (C,) or None; a pixel weighs as its classes do in the mean.
+    """
+    label = masks - members.shape[1]
+    coarse = (label >= 0) & (label < len(members))
+    z, label = logits.movedim(1, -1)[coarse].float(), label[coarse]
+    within = z.masked_fill(~members[label], -torch.inf).logsumexp(1)
+    each = z.logsumexp(1) - within
+    if weights is not None:
+        each = each * ((members * weights).sum(1) / members.sum(1))[label]
+    return each.sum()
+
+
 class Loss:
     """The weighted sum of the losses that `training.loss` names.
+
+    A coarse label is counted by `coarse_cross_entropy`, with the weight of cross_entropy (1 without it), and is ignored
+    by the others; fine and coarse pixels count alike.
 
     Args:
         training: the knobs.
         split: the train split's card, for the class weights.
         ignore_index: pixels with it add nothing.
         device: where the logits will be.
+        coarse: the dataset's labels that stand for several classes.
     """
 
-    def __init__(self, training: Training, split: SplitCard, ignore_index: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        training: Training,
+        split: SplitCard,
+        ignore_index: int,
+        device: torch.device,
+        coarse: Sequence[CoarseCard] = (),
+    ) -> None:
         self._ignore, self._training = ignore_index, training
         weights = class_weights(split.class_pixels, training.class_weights, split.shown_pixels)
         self._weights = None if weights is None else weights.to(device)
         self._terms = training.loss
         self._upsampling: nn.Upsample | None = None
+        self._members = torch.zeros(len(coarse), len(split.class_pixels), dtype=torch.bool, device=device)
+        for number, one in enumerate(coarse):
+            self._members[number, list(one.members)] = True
 
     def take_upsampling(self, model: nn.Module) -> None:
         """Do the upsampling at the model's end here, where cross-entropy is all there is: that is faster on a CPU."""
-        if set(self._terms) == {"cross_entropy"} and not self._training.label_smoothing:
+        alone = set(self._terms) == {"cross_entropy"} and not len(self._members)
+        if alone and not self._training.label_smoothing:
             self._upsampling = defer_upsampling(model)
 
     def full_size(self, logits: Tensor) -> Tensor:
@@ -232,6 +269,15 @@ class Loss:
         if self._upsampling:
             scale = self._terms["cross_entropy"]
             return scale * fused_cross_entropy(logits, masks, self._weights, self._ignore, self._upsampling)
+        return self._with_coarse(logits, masks) if len(self._members) else self._fine(logits, masks)
+
+    def _with_coarse(self, logits: Tensor, masks: Tensor) -> Tensor:
+        labels = masks.where(masks < self._members.shape[1], self._ignore)
+        fine, known = ((one != self._ignore).sum() for one in (labels, masks))
+        coarse = coarse_cross_entropy(logits, masks, self._members, self._weights)
+        return (fine * self._fine(logits, labels) + self._terms.get("cross_entropy", 1.0) * coarse) / known.clamp(min=1)
+
+    def _fine(self, logits: Tensor, masks: Tensor) -> Tensor:
         terms = [self._of(name)(logits, masks) * weight for name, weight in self._terms.items()]
         return torch.stack(terms).sum() if len(terms) > 1 else terms[0]
 

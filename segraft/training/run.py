@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import time
@@ -27,6 +28,7 @@ from segraft.training.distributed import World
 from segraft.training.loop import Run
 from segraft.training.monitor import peak_memory_mb, stop_wish, system_log
 from segraft.training.schedules import planned
+from segraft.training.sharding import whole
 from segraft.training.transfer import Graft, graft, links, translated
 
 
@@ -74,13 +76,14 @@ def train(
     log.mkdir(parents=True)
     started = time.time()
     kept = frozenset(entry.tensor for entry in report if entry.outcome in ("kept", "transplanted"))
-    run = Run(network.to(device), card, packed, training, device, store, world, kept, teacher)
+    network, plain = (network, copy.deepcopy(network)) if world.sharded else (network.to(device), network)
+    run = Run(network, card, packed, training, device, store, world, kept, teacher)
     with stop_wish() as stop, system_log(log / "system.jsonl"):
         run.fit(stop)
-    network.load_state_dict(run.best or network.state_dict())
-    merge_lora(network)
+    plain.load_state_dict(whole(run.best or network.state_dict()))
+    merge_lora(plain)
     card.provenance.update(steps=run.progress.step, best_epoch=run.progress.best_epoch)
-    save_model(weights, network, card)
+    save_model(weights, plain, card)
     metrics = _metrics(run)
     _write_log(log, run, card, report, metrics, started)
     store.close(finished=True)

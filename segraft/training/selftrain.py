@@ -7,7 +7,7 @@ ClassMix pastes half of a labelled image's classes into an unlabelled one (Olsso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -24,21 +24,22 @@ class SelfTraining:
 
     Args:
         knobs: the params section.
-        seed: of what is pasted and hidden; with the step's number it decides both.
+        seed: of what is pasted and hidden; with the numbers of the step and of the sample it decides both.
         loader: of the unlabelled images.
         ignore_index: of the labelled masks.
+        first: place in a batch of this process's first sample, where several share a batch.
 
     Raises:
         UserError: there are no unlabelled images.
     """
 
-    def __init__(self, knobs: SelfTrain, seed: int, loader: Loader, ignore_index: int) -> None:
+    def __init__(self, knobs: SelfTrain, seed: int, loader: Loader, ignore_index: int, first: int = 0) -> None:
         if not len(loader.split):
             raise UserError(
                 "self_train: the packed dataset has no unlabelled images; name some in augment.unlabelled, or set "
                 "self_train.weight to 0"
             )
-        self._knobs, self._seed, self._loader, self._ignore = knobs, seed, loader, ignore_index
+        self._knobs, self._seed, self._loader, self._ignore, self._first = knobs, seed, loader, ignore_index, first
         self._batches: Iterator[Batch] | None = None
 
     def __call__(
@@ -65,12 +66,13 @@ class SelfTraining:
         self._batches = self._batches or self._loader.batches(step, total)
         bare = torch.from_numpy(next(self._batches).images).to(images.device)
         labels, sure = pseudo_labels(teacher, normalise(bare), self._knobs.threshold)
-        rng = np.random.Generator(np.random.SFC64([self._seed, 2, step]))
-        pasted = torch.stack([self._choose(mask, rng) for mask in masks])
+        seeds = ([self._seed, 2, step, self._first + place] for place in range(len(masks)))
+        chances = [np.random.Generator(np.random.SFC64(seed)) for seed in seeds]
+        pasted = torch.stack([self._choose(mask, rng) for mask, rng in zip(masks, chances, strict=True)])
         mixed = normalise(torch.where(pasted[..., None], images, bare))
         labels = torch.where(pasted, masks, labels)
         weights = torch.where(pasted, 1.0, sure[:, None, None])
-        logits = student(mixed * self._shown(mixed, rng))
+        logits = student(mixed * self._shown(mixed, chances))
         each = functional.cross_entropy(logits.float(), labels, ignore_index=self._ignore, reduction="none")
         return self._knobs.weight * (each * weights).mean()
 
@@ -82,11 +84,11 @@ class SelfTraining:
         chosen = rng.permutation(present)[: (len(present) + 1) // 2]
         return torch.isin(mask, torch.from_numpy(chosen).to(mask.device))
 
-    def _shown(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+    def _shown(self, images: Tensor, chances: Sequence[np.random.Generator]) -> Tensor:
         """(N, 1, h, w) 0 in the hidden patches, 1 elsewhere."""
-        count, _, height, width = images.shape
-        patch = self._knobs.patch
-        patches = rng.random((count, 1, -(-height // patch), -(-width // patch))) >= self._knobs.mask
+        patch, (height, width) = self._knobs.patch, images.shape[2:]
+        size = (1, -(-height // patch), -(-width // patch))
+        patches = np.stack([rng.random(size) for rng in chances]) >= self._knobs.mask
         shown = torch.from_numpy(patches.astype(np.float32)).to(images.device)
         return functional.interpolate(shown, scale_factor=patch, mode="nearest")[..., :height, :width]
 

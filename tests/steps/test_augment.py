@@ -52,11 +52,12 @@ def write(root: Path, first: int, train: int) -> Path:
     return root
 
 
-def dataset(taxonomy: str, **changes: object):
-    return PARAMS.data.target.model_copy(update={"format": "folder", "taxonomy": taxonomy, "folder": FOLDER, **changes})
+def dataset(taxonomy: str, role: str = "target", **changes: object):
+    changes = {"format": "folder", "taxonomy": taxonomy, "folder": FOLDER, **changes}
+    return getattr(PARAMS.data, role).model_copy(update=changes)
 
 
-DATA = PARAMS.data.model_copy(update={"source": dataset("fine"), "target": dataset("coarse")})
+DATA = PARAMS.data.model_copy(update={"source": dataset("fine", "source"), "target": dataset("coarse")})
 AUGMENT = PARAMS.augment.model_copy(update={"crop": (64, 64), "shard_mb": 1})
 
 
@@ -134,7 +135,7 @@ def test_contact_sheet_shows_both_datasets(world, tmp_path):
 
 
 def test_without_a_source_there_is_only_the_target(world, tmp_path):
-    data = DATA.model_copy(update={"source": dataset("fine", format="none")})
+    data = DATA.model_copy(update={"source": dataset("fine", "source", format="none")})
     names = ("source", "target", "taxonomies")
     paths = {name: world / name for name in names} | {"manifest": tmp_path / "m", "report": tmp_path / "r"}
     run("validate", {"data": data, "validate": PARAMS.section("validate")}, paths)

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ import pytest
 from segraft.checkpoint import ClassCard
 from segraft.data.packed import CARD, DatasetCard, Packed, ShardWriter
 from segraft.params import Online
+from tests.training.processes import ROOT, step, torchrun
 
 ONLINE = Online(flip=0.5, rotate=5, scale=(0.75, 1.5), color=0.3, noise=3, blur=0.1, rare_crop=0.3)
 CLASSES = (ClassCard(name="ground", color=(90, 60, 30)), ClassCard(name="disc", color=(230, 30, 30)))
@@ -43,3 +46,18 @@ def pack(
 @pytest.fixture(scope="session")
 def discs(tmp_path_factory):
     return pack(tmp_path_factory.mktemp("discs"))
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory, discs):
+    folder = tmp_path_factory.mktemp("alone")
+    subprocess.run([sys.executable, "-m", *step(folder, discs)], cwd=ROOT, check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def together(tmp_path_factory, discs):
+    folder = tmp_path_factory.mktemp("together")
+    done = torchrun(2, "-m", "--", *step(folder, discs))
+    assert done.returncode == 0, done.stderr
+    return folder

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from segraft.data.packed import SplitCard
+from segraft.data.packed import CoarseCard, SplitCard
 from segraft.errors import UserError
 from segraft.params import LossName, load_params
 from segraft.training.losses import Loss, class_weights, cross_entropy
@@ -205,3 +205,45 @@ def test_a_weighted_class_counts_more(name):
 def test_bad_values_are_one_clear_error(override, message):
     with pytest.raises(UserError, match=message):
         load_params(ROOT / "params.yaml", [f"finetune.{override}"])
+
+
+def coarse_loss(terms, **changes):
+    training = TRAINING.model_copy(update={"loss": terms, **changes})
+    return Loss(training, SPLIT, 255, torch.device("cpu"), [CoarseCard(name="1 or 2", members=(1, 2))])
+
+
+@pytest.mark.parametrize("class_weights", ["none", "inverse"])
+def test_a_coarse_label_raises_the_sum_of_its_classes_and_does_not_choose_among_them(class_weights):
+    loss = coarse_loss({"cross_entropy": 1.0}, class_weights=class_weights)
+    logits = torch.tensor([0.3, 0.1, 0.9]).reshape(1, 3, 1, 1).requires_grad_()
+    value = loss(logits, torch.full((1, 1, 1), 3))
+    p = logits.detach().softmax(1)[0, :, 0, 0]
+    weight = 1.0 if class_weights == "none" else loss._weights[1:].mean()
+    assert value.item() == pytest.approx(float(-(p[1] + p[2]).log() * weight), rel=1e-5)
+    value.backward()
+    gradient = logits.grad[0, :, 0, 0]
+    assert gradient[0] > 0 and torch.allclose(gradient[1] / gradient[2], p[1] / p[2], rtol=1e-4)
+
+
+def test_fine_and_coarse_pixels_count_alike():
+    logits, masks = example()
+    fine = loss_of({"cross_entropy": 1.0}, class_weights="none")
+    both = coarse_loss({"cross_entropy": 1.0}, class_weights="none")
+    assert torch.allclose(both(logits, masks), fine(logits, masks)), "no pixel is coarse"
+    masks[1, :2] = 3
+    each = -logits.log_softmax(1)
+    each = torch.where(masks == 3, -(-each[:, 1:]).logsumexp(1), each.gather(1, masks.clamp(max=2)[:, None])[:, 0])
+    assert torch.allclose(both(logits, masks), each[masks != 255].mean())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_coarse_labels_leave_the_other_losses_to_the_fine_ones(name):
+    logits, masks = example()
+    masks[1] = 3
+    ignored = masks.where(masks != 3, 255)
+    fine = loss_of({name: 1.0})(logits, ignored) * 32 / 96
+    coarse = coarse_loss({"cross_entropy": 1.0})(logits, masks.where(masks == 3, 255)) * 64 / 96
+    assert torch.allclose(coarse_loss({name: 1.0})(logits, masks), fine + coarse, atol=1e-6)
+    logits.grad = None
+    coarse_loss({name: 1.0})(logits, torch.full_like(masks, 255)).backward()
+    assert logits.grad.abs().max() == 0

@@ -104,18 +104,27 @@ def used_classes(dataset: str, taxonomies: Mapping[str, Taxonomy]) -> list[int]:
     if dataset == "target":
         return every
     try:
-        mapped = taxonomies["target"].map_from(taxonomies[dataset])
+        taught = _taught(dataset, taxonomies)
     except UserError:  # the rule unmapped_taxonomy says so
         return every
-    return [trainid for trainid in every if mapped[trainid] != taxonomies["target"].ignore_index]
+    return [trainid for trainid in every if taught[trainid]]
+
+
+def _taught(dataset: str, taxonomies: Mapping[str, Taxonomy]) -> list[tuple[int, ...]]:
+    """For each class of a source, the classes of the target that its pixels teach."""
+    target, own = taxonomies["target"], taxonomies[dataset]
+    joint = dataset != "source"
+    table, several = target.joint_from(own) if joint else (target.map_from(own), dict[int, tuple[int, ...]]())
+    names = range(len(own.classes))
+    return [several.get(one, () if table[one] == target.ignore_index else (int(table[one]),)) for one in names]
 
 
 def _train_images(counted: Census, dataset: str, trainid: int, taxonomies: Mapping[str, Taxonomy]) -> Iterator[int]:
     """How many train images teach the class, in this dataset and, for a class of the target, in the source."""
     yield int(counted[dataset]["train"].images[trainid])
-    if dataset == "target" and "source" in counted:
+    for source in sorted(counted.keys() - {"target"}) if dataset == "target" else ():
         try:
-            mapped = taxonomies["target"].map_from(taxonomies["source"])[: len(taxonomies["source"].classes)]
+            taught = _taught(source, taxonomies)
         except UserError:
-            return
-        yield from counted["source"]["train"].images[mapped == trainid].tolist()
+            continue
+        yield from (int(counted[source]["train"].images[i]) for i, ours in enumerate(taught) if trainid in ours)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,14 +59,16 @@ def run(
     (report / "index.html").write_text(page.render(told, checked, facts, sources), encoding="utf-8")
     if failing:
         raise UserError("\n".join(_message(failing, given)), keep=("report",))
-    _write_manifests(facts, manifest)
+    _write_manifests(facts, given, manifest)
     return {key: told[key] for key in ("samples", "errors", "warnings")}
 
 
 def _given(data: Data, roots: Mapping[str, Path], taxonomies: Path) -> Iterator[tuple[str, Given]]:
-    for name, knobs in (("source", data.source), ("target", data.target)):
-        if knobs.format != "none":
-            yield name, _list(roots[name], knobs, load_taxonomy(taxonomies, knobs.taxonomy))
+    for role, several in (("source", data.source.datasets), ("target", {"": data.target})):
+        for folder, knobs in several.items():
+            if knobs.format != "none":
+                name = f"{role}/{folder}" if folder else role
+                yield name, _list(roots[role] / folder, knobs, load_taxonomy(taxonomies, knobs.taxonomy))
 
 
 def _list(root: Path, knobs: Dataset, taxonomy: Taxonomy) -> Given:
@@ -106,9 +108,19 @@ def _where(finding: Finding, given: Mapping[str, Given]) -> str:
     return f"{root}/{finding.file}" if finding.file else f"{finding.dataset} ({root})"
 
 
-def _write_manifests(facts: pa.Table, folder: Path) -> None:
+def _write_manifests(facts: pa.Table, names: Iterable[str], folder: Path) -> None:
     folder.mkdir()
     columns = manifests.schema()
-    for name, file in manifests.FILES.items():
-        rows = facts.filter(pc.field("dataset") == name).select(columns.names)
-        pq.write_table(rows.cast(columns), folder / file)
+    for role, file in manifests.FILES.items():
+        parts = [_below(facts, name).select(columns.names).cast(columns) for name in names if name.startswith(role)]
+        pq.write_table(pa.concat_tables(parts) if parts else columns.empty_table(), folder / file)
+
+
+def _below(facts: pa.Table, name: str) -> pa.Table:
+    """The rows of a dataset, paths relative to its role's folder: those of source/camvid begin with camvid."""
+    rows = facts.filter(pc.field("dataset") == name)
+    folder = name.partition("/")[2]
+    for column in ("image", "mask") if folder else ():
+        below = pc.binary_join_element_wise(folder, rows[column], "/")
+        rows = rows.set_column(rows.schema.get_field_index(column), column, below)
+    return rows

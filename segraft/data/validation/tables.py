@@ -26,7 +26,7 @@ from segraft.errors import UserError
 from segraft.params import Dataset, Validate
 
 READ = {"source": SPLITS[:2], "target": SPLITS}
-"""The splits that training and scoring read: the source's test is nobody's."""
+"""The splits that training and scoring read: the source's test is nobody's; of one of several sources, train is all."""
 FEW = 10
 """A split of fewer images has no shares worth judging."""
 
@@ -73,15 +73,15 @@ def datasets(frame: pd.DataFrame, given: Mapping[str, Given]) -> pd.DataFrame:
     rows = []
     for name, one in given.items():
         codes = {code for row in frame.loc[frame["dataset"] == name, "codes"].dropna() for code in row}
-        unmapped = _unmapped(one.taxonomy, given["target"].taxonomy)
+        unmapped = _unmapped(one.taxonomy, given["target"].taxonomy, joint=name.startswith("source/"))
         row = {"dataset": name, "path": str(one.root), "trouble": one.trouble, "unmapped": unmapped}
         rows.append(row | {"one_based": _one_based(one, codes)})
     return pd.DataFrame(rows)
 
 
-def _unmapped(source: Taxonomy, target: Taxonomy) -> str | None:
+def _unmapped(source: Taxonomy, target: Taxonomy, joint: bool) -> str | None:
     try:
-        target.map_from(source)
+        target.joint_from(source) if joint else target.map_from(source)
     except UserError as error:
         return str(error)
     return None
@@ -99,7 +99,7 @@ def splits(samples: pd.DataFrame, given: Mapping[str, Given]) -> pd.DataFrame:
     """One row a split that is read: how many samples, and which share of them is doubtful."""
     rows = []
     for name, one in given.items():
-        for split in READ[name] if one.trouble is None else ():
+        for split in READ.get(name, SPLITS[:1]) if one.trouble is None else ():
             part = samples[(samples["dataset"] == name) & (samples["split"] == split)]
             row = {"dataset": name, "split": split, "samples": len(part)}
             twins, single = part["near_twin"].notna(), part["classes_shown"].dropna() == 1
@@ -169,7 +169,7 @@ def _turned(frame: pd.DataFrame) -> pd.Series[bool]:
 def _twins(facts: pa.Table, frame: pd.DataFrame, knobs: Validate) -> list[pd.DataFrame]:
     """Columns X_row (position of the other sample) and X (its name) for X in leak, repeat, near_twin and same_mask."""
     rank = frame["split"].map({split: i for i, split in enumerate(SPLITS)}).to_numpy()
-    places = Places(rank, (frame["dataset"] == "source").to_numpy(bool))
+    places = Places(rank, (frame["dataset"] != "target").to_numpy(bool))
     leak, repeat = exact_twins(facts["pixels_sha256"].to_pylist(), places)
     in_other_split, same_mask = exact_twins(facts["labels_sha256"].to_pylist(), places)
     same_mask = np.where(same_mask == NONE, in_other_split, same_mask)
