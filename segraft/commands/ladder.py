@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> None:
 
     from segraft.data.packed import PackedDataset
     from segraft.ladder.cells import Data, climb, source_pixels
-    from segraft.ladder.report import write
+    from segraft.ladder.report import told, write
     from segraft.ladder.table import outcome
     from segraft.steps import beside_path, publish
 
@@ -48,8 +48,4 @@ def main(args: argparse.Namespace) -> None:
     temporary = beside_path(args.report)
     write(found, temporary)
     publish(temporary, args.report)
-    for row in found.rows:
-        low, high = (100 * end for end in row.score.interval)
-        score = f"{100 * row.score.mean:5.1f} % ({low:.1f} to {high:.1f})"
-        print(f"{row.rung:<14}{row.labels:>6} labels  {score}  {row.verdict or ''}")
-    print(f"{found.headline()}\n{args.report / 'ladder.html'}")
+    print("\n".join([*told(found), str(args.report / "ladder.html")]))

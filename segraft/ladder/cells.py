@@ -17,7 +17,7 @@ from segraft.checkpoint import read_card
 from segraft.data.packed import PackedDataset
 from segraft.evaluation.run import score
 from segraft.evaluation.scores import Counts, iou_of_counts, mean
-from segraft.ladder.rungs import SOURCELESS, UNTRAINED, compute, settings
+from segraft.ladder.rungs import SOURCELESS, TOTAL, UNTRAINED, compute, settings
 from segraft.ladder.subsets import budget, pack_subset
 from segraft.params import Finetune, Params, RungName
 from segraft.progress import progress
@@ -87,7 +87,7 @@ def cells(params: Params) -> list[Cell]:
 def climb(data: Data) -> list[Result]:
     """Every cell's result: kept ones are read, missing ones are trained.
 
-    Cells without unlabelled images to learn from are left out of the rung self_train.
+    Cells that lack what they are to learn from (unlabelled images, source images) are left out.
 
     Raises:
         UserError: rungs of equal compute are not possible with these knobs, or the data do not fit the model.
@@ -103,8 +103,8 @@ def _result(cell: Cell, data: Data) -> Result | None:
     origin = PackedDataset(data.target).card.fingerprint[:12]
     dataset = pack_subset(data.target, cell.share, cell.seed, data.folder / "subsets" / f"{origin}-{name}")
     training = _training(cell, data)
-    if training.self_train.weight and not len(PackedDataset(dataset).split("unlabelled")):
-        print(f"{cell.rung} at {cell.share:.0%}: left out: all images are labelled")
+    if lacking := _lacking(training, PackedDataset(dataset)):
+        print(f"{cell.rung} at {cell.share:.0%}: left out: {lacking}")
         return None
     path = data.folder / "cells" / f"{fingerprint(cell, training, dataset, data)}.json"
     if not path.exists():
@@ -118,10 +118,19 @@ def _result(cell: Cell, data: Data) -> Result | None:
     return Result(cell.rung, cell.share, cell.seed, labels, counts, spent, total, kept["seconds"])
 
 
+def _lacking(training: Finetune, dataset: PackedDataset) -> str:
+    """What a training needs and the dataset does not have."""
+    if training.self_train.weight and not len(dataset.split("unlabelled")):
+        return "all images are labelled"
+    if training.source_share and not len(dataset.split("source")):
+        return "no source images are packed with the target; set augment.source_samples"
+    return ""
+
+
 def _training(cell: Cell, data: Data) -> Finetune:
-    """The cell's settings; scratch_total has the pretraining's compute on top, in whole epochs, rounded."""
+    """The cell's settings; a rung of `TOTAL` has the pretraining's compute on top, in whole epochs, rounded."""
     training = settings(cell.rung, data.params.finetune, cell.seed)
-    if cell.rung != "scratch_total":
+    if cell.rung not in TOTAL:
         return training
     epoch = compute(training, PackedDataset(data.target).card.crop) / training.epochs
     return training.model_copy(update={"epochs": training.epochs + round(data.source_pixels / epoch)})
@@ -168,7 +177,8 @@ def _train(cell: Cell, training: Finetune, dataset: Path, data: Data, work: Path
         once = params.scratch.model_copy(update={"budget": "finetune"})
         sections = {"model": params.model, "pretrain": params.pretrain, "finetune": training, "scratch": once}
         return run("scratch", sections, paths)["seconds"]
-    start = _without_source(dataset, data, work) if cell.rung == "encoder" else data.pretrained
+    bare = cell.rung in ("encoder", "encoder_total")
+    start = _without_source(dataset, data, work) if bare else data.pretrained
     return run("finetune", {"model": params.model, "finetune": training}, paths | {"pretrained": start})["seconds"]
 
 

@@ -29,6 +29,16 @@ def write(outcome: Outcome, folder: Path) -> None:
     (folder / "ladder.html").write_text(_page(outcome, pictures["svg"].decode()), encoding="utf-8")
 
 
+def told(outcome: Outcome) -> list[str]:
+    """The table and the headline as lines of text."""
+    lines = []
+    for row in outcome.rows:
+        low, high = (100 * end for end in row.score.interval)
+        score = f"{100 * row.score.mean:5.1f} % ({low:.1f} to {high:.1f})"
+        lines.append(f"{row.rung:<14}{row.labels:>6} labels  {score}  {row.verdict or ''}")
+    return [*lines, outcome.headline()]
+
+
 def plot(outcome: Outcome, kind: str) -> bytes:
     """MIoU against labelled images, a line a rung, with 95 % intervals; the same outcome gives the same bytes."""
     import matplotlib as mpl

@@ -13,15 +13,21 @@ FORWARD = 1 / 3
 """A forward pass alone, as a share of a training step; the backward pass costs twice as much (Kaplan et al. 2020)."""
 SELF_TRAINED_STEP = 2 + FORWARD
 """A step with as many unlabelled images: a student's step on either, and the teacher's answer."""
-SOURCELESS: tuple[RungName, ...] = ("scratch", "scratch_total", "encoder")
+SOURCELESS: tuple[RungName, ...] = ("scratch", "scratch_total", "encoder", "encoder_total")
+TOTAL: tuple[RungName, ...] = ("scratch_total", "encoder_total")
+"""Rungs that spend the pretraining's compute on the target, too."""
 UNTRAINED: tuple[RungName, ...] = ("source",)
 PLAIN: dict[str, Any] = {"freeze": "none", "lora_rank": 0, "source_share": 0.0}
+WITHOUT_SOURCE: dict[str, Any] = PLAIN | {"l2_sp": 0.0}
 CHANGES: Mapping[RungName, Mapping[str, Any]] = {
-    "encoder": PLAIN | {"l2_sp": 0.0},
+    "encoder": WITHOUT_SOURCE,
+    "encoder_total": WITHOUT_SOURCE,
     "probe": PLAIN | {"freeze": "body", "batch_norm": "frozen"},
     "frozen": PLAIN | {"freeze": "encoder"},
     "gradual": PLAIN | {"freeze": "gradual"},
     "full": PLAIN,
+    "mixed": PLAIN | {"source_share": 0.5},
+    "distilled": PLAIN,
     "self_train": PLAIN,
 }
 """Rung → what it changes in finetune; the rungs that are not here change nothing."""
@@ -46,9 +52,12 @@ def settings(rung: RungName, finetune: Finetune, seed: int) -> Finetune:
     if rung != "finetune":
         weight = 1.0 if rung == "self_train" else 0.0
         update |= {"self_train": finetune.self_train.model_copy(update={"weight": weight})}
-        update |= {"distill": finetune.distill.model_copy(update={"teacher": None})}
+        teacher = "pretrained" if rung == "distilled" else None
+        update |= {"distill": finetune.distill.model_copy(update={"teacher": teacher})}
     if rung == "self_train" and not finetune.ema:
         raise UserError("ladder: self_train: its teacher is the averaged model; give finetune.ema a value above 0")
+    if rung in SOURCELESS and finetune.batch_norm != "group":
+        update |= {"batch_norm": "train"}  # a decoder made by chance has no statistics to keep
     changed = finetune.model_copy(update=update | dict(CHANGES.get(rung, {})))
     steps = math.floor(finetune.epochs * finetune.steps_per_epoch / _step_units(changed) + 1e-9)
     if not steps:

@@ -74,6 +74,8 @@ class Facts:
     """that the compute allows"""
     lr: float | None = None
     """that the range test found; None: it found none"""
+    lr_why: str = ""
+    """the range test in words"""
     lr_before: float = 0.0
     """that the params had"""
 

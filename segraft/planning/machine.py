@@ -1,4 +1,4 @@
-"""What the planner asks the machine: how large a batch, how fast, and how high a learning rate, by real steps."""
+"""What the planner asks the machine: how large a batch, and how fast, by real steps."""
 
 from __future__ import annotations
 
@@ -23,13 +23,6 @@ GAIN = 0.1
 """By how much a doubled batch must speed things up for the search to go on, twice in a row."""
 ROOM = 0.8
 """Share of the free memory that may be used."""
-RANGE = (1e-5, 1.0)
-RANGE_STEPS = 48
-SMOOTHING = 0.8
-DIVERGED = 4.0
-"""The range test stops when the loss is so many times its best."""
-FALL = 0.05
-"""The loss must fall by this share of where it began, or the range test has shown nothing."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +33,6 @@ class Trial:
     images_per_second: float
     memory_mb: float
     """of the process, or on the GPU, after the steps"""
-
-
-@dataclass(frozen=True)
-class Range:
-    """A learning-rate range test."""
-
-    rates: tuple[float, ...]
-    losses: tuple[float, ...]
-    """relative to the untouched network on the same batch, smoothed"""
-    chosen: float | None
-    """a tenth of the rate at the lowest loss; None if the loss did not fall"""
 
 
 class NoStore:
@@ -86,6 +68,13 @@ class Probe(Run):
             if not math.isfinite(losses[-1]):
                 break
         return losses
+
+    @torch.no_grad()
+    def losses_untouched(self, steps: int, what: str) -> list[float]:
+        """The losses of as many batches, nothing learned between them."""
+        self.model.train()
+        batches = progress(self.loader.batches(0, steps), what, total=steps, unit="step")
+        return [float(self._labels_loss(batch)[0]) for batch in batches]
 
 
 Make = Callable[[Training, int], Probe]
@@ -141,41 +130,6 @@ def best_batch(trials: Sequence[Trial], least: int) -> Trial:
     allowed = [trial for trial in trials if trial.batch >= least] or list(trials[-1:])
     fastest = max(trial.images_per_second for trial in allowed)
     return next(trial for trial in allowed if trial.images_per_second >= (1 - GAIN) * fastest)
-
-
-def range_test(make: Make, training: Training) -> Range:
-    """The learning-rate range test (Smith 2017): the rate grows with each step, and the loss is watched.
-
-    A pretrained network's losses differ more from batch to batch than a few steps can change them. So the loss of each
-    step is divided by that of the untouched network on the same batch. The rate is that of decoder and head; the
-    encoder's follows by its factor.
-    """
-    low, high = RANGE
-    rates = [low * (high / low) ** (step / (RANGE_STEPS - 1)) for step in range(RANGE_STEPS)]
-    untouched = make(training, RANGE_STEPS).losses_at([0.0] * RANGE_STEPS, "losses before training")
-    factors = [rate / training.lr for rate in rates]
-    losses = make(training, RANGE_STEPS).losses_at(factors, "find the learning rate")
-    return read_range(rates, [loss / max(before, 1e-9) for loss, before in zip(losses, untouched, strict=False)])
-
-
-def read_range(rates: Sequence[float], losses: Sequence[float]) -> Range:
-    """What a range test says: a tenth of the rate at which the smoothed loss was lowest (Howard & Gugger 2020).
-
-    Args:
-        rates: learning rate of each step, rising.
-        losses: of each step, relative to the untouched network's; the last may be no number, and some may be missing.
-    """
-    smooth, mean = list[float](), 0.0
-    for count, loss in enumerate(losses, 1):
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-        unbiased = mean / (1 - SMOOTHING**count)
-        if not math.isfinite(unbiased) or (smooth and unbiased > DIVERGED * min(smooth)):
-            break
-        smooth.append(unbiased)
-    shown = tuple(rates[: len(smooth)])
-    lowest = min(range(len(smooth)), key=smooth.__getitem__, default=0)
-    fell = bool(smooth) and smooth[lowest] < (1 - FALL) * smooth[0]
-    return Range(shown, tuple(smooth), rates[lowest] / 10 if fell else None)
 
 
 def free_memory_mb(device: torch.device, cgroup: Path = CGROUP) -> float:

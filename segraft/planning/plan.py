@@ -19,7 +19,8 @@ from segraft.models import create_model
 from segraft.params import Params, Section, Training, build
 from segraft.planning.distance import domain_distance
 from segraft.planning.facts import Facts, measure
-from segraft.planning.machine import NoStore, Probe, Range, Trial, bare, best_batch, range_test, try_batches
+from segraft.planning.machine import NoStore, Probe, Trial, bare, best_batch, try_batches
+from segraft.planning.rate import Range, range_test
 from segraft.planning.rules import DATA, LEAST_BATCH, MACHINE, RATE, Choice, decide
 from segraft.training.batchnorm import norms, to_group_norm
 from segraft.training.distributed import World
@@ -98,7 +99,7 @@ def plan(inputs: Inputs, minutes: float | None) -> Plan:
     )
     choices += decide(MACHINE, facts)
     found = range_test(make, chosen(params, choices).finetune)
-    facts = replace(facts, lr=found.chosen)
+    facts = replace(facts, lr=found.chosen, lr_why=found.why)
     choices += decide(RATE, facts)
     return Plan(facts, tuple(choices), tuple(trials), found, device.type, torch.get_num_threads())
 

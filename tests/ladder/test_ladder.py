@@ -98,13 +98,17 @@ def test_all_rungs_cost_the_same(rung):
     training = settings(rung, whole, 5)
     allowed = 4 * 70 * whole.batch_size * 64 * 64
     assert training.seed == 5 and 0.98 * allowed < compute(training, (64, 64)) <= allowed
-    assert (training.steps_per_epoch < 70) == (rung == "self_train")
+    assert (training.steps_per_epoch < 70) == (rung in ("self_train", "distilled"))
 
 
 def test_rungs_do_what_their_names_say():
     of = {rung: settings(rung, PARAMS.finetune, 1) for rung in ("probe", "frozen", "gradual", "full", "self_train")}
     assert [of[rung].freeze for rung in of] == ["body", "encoder", "gradual", "none", "none"]
     assert of["self_train"].self_train.weight == 1.0 and of["full"].self_train.weight == 0.0
+    assert settings("mixed", PARAMS.finetune, 1).source_share == 0.5
+    assert settings("distilled", PARAMS.finetune, 1).distill.teacher == "pretrained"
+    kept = PARAMS.finetune.model_copy(update={"batch_norm": "frozen"})
+    assert [settings(rung, kept, 1).batch_norm for rung in ("encoder", "full")] == ["train", "frozen"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +137,16 @@ def test_every_cell_is_trained_once_at_equal_compute(climbed):
     assert not list((data.folder / "work").iterdir())
 
 
-def test_a_killed_ladder_goes_on_and_trains_only_what_is_missing(climbed):
+def test_a_rung_that_lacks_source_images_is_left_out_and_a_total_one_spends_it_all(climbed, capsys):
+    data, results = climbed
+    ladder = SMALL.ladder.model_copy(update={"seeds": (1,), "labels": (0.5,), "rungs": ("mixed", "encoder_total")})
+    more = climb(replace(data, params=SMALL.model_copy(update={"ladder": ladder})))
+    assert "set augment.source_samples" in capsys.readouterr().out and [r.rung for r in more] == ["encoder_total"]
+    full = next(result for result in results if result.rung == "full")
+    assert more[0].target_pixels == more[0].total_pixels == full.total_pixels
+
+
+def test_lost_results_alone_are_trained_again(climbed):
     data, results = climbed
     files = sorted((data.folder / "cells").iterdir())
     lost = next(f for f in files if json.loads(f.read_text())["rung"] == "full")

@@ -1,7 +1,6 @@
 """The planner on real, tiny data: what it measures, what each rule makes of it, and a plan that trains."""
 
 import json
-import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,7 +14,7 @@ from segraft.errors import UserError
 from segraft.params import load_params
 from segraft.planning.distance import kid
 from segraft.planning.facts import measure, objects
-from segraft.planning.machine import Trial, best_batch, read_range
+from segraft.planning.machine import Trial, best_batch
 from segraft.planning.rules import DATA, MACHINE, RATE, RULES, decide
 from segraft.planning.write import commented
 from segraft.steps import run
@@ -72,11 +71,6 @@ def test_objects_are_connected_components_by_class_without_specks():
         (Look(train=101), FAR, "layer_decay", 1.0),
         (Look(), NEAR, "l2_sp", 0.1),
         (Look(), FAR, "l2_sp", 0.0),
-        (Look(source=3), FAR, "source_share", 0.25),
-        (Look(), FAR, "source_share", 0.0),
-        (Look(unlabelled=6), FAR, "self_train.weight", 1.0),
-        (Look(unlabelled=5), FAR, "self_train.weight", 0.0),
-        (Look(unlabelled=6, val=0), FAR, "self_train.weight", 0.0),
         (Look(tiny=True), FAR, "class_weights", "inverse_sqrt"),
         (Look(tiny=True), FAR, "loss", {"cross_entropy": 1.0, "lovasz": 0.5}),
         (Look(), FAR, "loss", {"cross_entropy": 1.0}),
@@ -109,6 +103,14 @@ def test_the_crop_holds_typical_objects_and_stays_within_the_image(facts, size, 
         ({"batch": 2}, "batch_norm", "reestimate"),
         ({}, "batch_norm", "train"),
         ({"batch": 2, "norms": False}, "batch_norm", "train"),
+        ({"mixed": 3}, "source_share", 0.25),
+        ({"mixed": 3, "steps": 499}, "source_share", 0.0),
+        ({"mixed": 3, "images": 101}, "source_share", 0.0),
+        ({}, "source_share", 0.0),
+        ({"unlabelled": 6}, "self_train.weight", 1.0),
+        ({"unlabelled": 5}, "self_train.weight", 0.0),
+        ({"unlabelled": 6, "val": 0}, "self_train.weight", 0.0),
+        ({"unlabelled": 6, "steps": 1000}, "self_train.weight", 0.0),
         ({"steps": 90}, "steps_per_epoch", 9),
         ({"steps": 90}, "schedule", "poly"),
         ({"steps": 90}, "power", 1.0),
@@ -137,15 +139,6 @@ def test_distance_is_that_of_the_distributions():
     same, noise = kid(rng.normal(size=(40, 8)), rng.normal(size=(30, 8)), rng)
     far, chance = kid(rng.normal(size=(40, 8)), rng.normal(1.5, 1, (30, 8)), rng)
     assert same < noise and far > 10 * chance > 0
-
-
-def test_range_test_takes_a_tenth_of_the_best_rate_and_stops_at_divergence():
-    rates = list(np.geomspace(1e-5, 1, 48))
-    losses = [2 - 0.04 * i if i < 36 else 30.0 for i in range(48)]
-    found = read_range(rates, losses)
-    assert found.chosen == rates[35] / 10 and len(found.losses) < 48
-    assert read_range(rates, [1.0] * 48).chosen is None
-    assert read_range(rates, [1.0, math.nan]).chosen is None and read_range(rates, [math.nan]).losses == ()
 
 
 def test_the_smallest_batch_that_is_as_fast_as_any_is_taken():
