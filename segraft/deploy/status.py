@@ -8,21 +8,22 @@ from segraft.deploy.manifests import Resource
 
 BROKEN = ("BlockedByFailedLoad", "InvalidSpec")
 """KServe's transitionStatus of what will not get ready by itself."""
+GOOD_IF_FALSE = ("Stopped",)
+"""Conditions that say nothing of readiness."""
 
 
 def reasons(service: Resource) -> tuple[bool, list[str]]:
     """Whether an InferenceService has failed for good, and why it is not ready; no reasons: it is."""
     status = service.get("status", {})
     conditions, model = status.get("conditions", []), status.get("modelStatus", {})
+    why = []
+    if not any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
+        unmet = [c for c in conditions if c["status"] != "True" and c["type"] not in GOOD_IF_FALSE]
+        why = [f"{c['type']}: {c.get('message') or c.get('reason') or 'not yet'}" for c in unmet] or ["no status yet"]
     failed = model.get("transitionStatus") in BROKEN
-    why = [
-        f"{c['type']}: {c.get('message') or c.get('reason') or 'not yet'}" for c in conditions if c["status"] != "True"
-    ]
     if failed:
         last = model.get("lastFailureInfo", {})
         why.insert(0, f"{last.get('reason', model['transitionStatus'])}: {last.get('message', 'no message')}")
-    if not any(c["type"] == "Ready" for c in conditions):
-        why.append("no status yet")
     predictor = status.get("components", {}).get("predictor", {})
     created, ready = (predictor.get(f"latest{kind}Revision") for kind in ("Created", "Ready"))
     if ready and created != ready:
@@ -32,15 +33,13 @@ def reasons(service: Resource) -> tuple[bool, list[str]]:
 
 def split(pods: Iterable[Resource], annotation: str, value: str) -> tuple[list[Resource], list[Resource]]:
     """The living pods that have an annotation of this value, and the others."""
-    living = [
-        pod
-        for pod in pods
-        if "deletionTimestamp" not in pod["metadata"] and pod["status"].get("phase") not in ("Succeeded", "Failed")
-    ]
-    has = [pod["metadata"].get("annotations", {}).get(annotation) == value for pod in living]
-    return [p for p, own in zip(living, has, strict=True) if own], [
-        p for p, own in zip(living, has, strict=True) if not own
-    ]
+    ours: list[Resource] = []
+    others: list[Resource] = []
+    for pod in pods:
+        if "deletionTimestamp" not in pod["metadata"] and pod["status"].get("phase") not in ("Succeeded", "Failed"):
+            same = pod["metadata"].get("annotations", {}).get(annotation) == value
+            (ours if same else others).append(pod)
+    return ours, others
 
 
 def waits(pods: Sequence[Resource]) -> list[str]:

@@ -9,7 +9,7 @@ import yaml
 
 READY = {
     "url": "http://segraft.segraft.example.org",
-    "conditions": [{"type": "PredictorReady", "status": "True"}, {"type": "Ready", "status": "True"}],
+    "conditions": [{"type": kind, "status": str(kind != "Stopped")} for kind in ("PredictorReady", "Ready", "Stopped")],
     "modelStatus": {"transitionStatus": "UpToDate", "states": {"targetModelState": "Loaded"}},
 }
 

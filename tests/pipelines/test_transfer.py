@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -46,21 +45,20 @@ def say(folder: Path, *words: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *words], cwd=folder, env=environment(), capture_output=True, text=True)
 
 
-def timed(folder: Path, *words: str) -> float:
-    started = time.perf_counter()
+def well(folder: Path, *words: str) -> None:
     done = say(folder, *words)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return time.perf_counter() - started
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy in which both engines have run; gives it and the seconds of each."""
+    """A copy in which both engines have run."""
     folder = copy_project(tmp_path_factory.mktemp("project"))
     params = merged(yaml.safe_load((folder / "params.yaml").read_text()), TINY)
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    dvc = timed(folder, "-m", "dvc", "repro")
-    return folder, timed(folder, "pipelines/run.py", "--local"), dvc
+    well(folder, "-m", "dvc", "repro")
+    well(folder, "pipelines/run.py", "--local")
+    return folder
 
 
 def made(folder: Path) -> dict[tuple[str, str], dict]:
@@ -81,37 +79,33 @@ def same(folder: Path) -> None:
 
 
 def test_both_engines_make_the_same_data_weights_and_scores(project):
-    same(project[0])
+    same(project)
 
 
 def test_the_ui_has_something_to_show(project):
-    kubeflow = made(project[0])
+    kubeflow = made(project)
     assert len(kubeflow["evaluate", "confusion"]["confusionMatrix"]["rows"]) >= 2
     assert kubeflow["finetune", "weights"]["made_of"] == {
         "dataset": kubeflow["augment", "packed_target"]["md5"],
         "pretrained": kubeflow["pretrain", "weights"]["md5"],
     }
     for step in ("validate", "augment"):
-        [page] = project[0].glob(f"build/kubeflow/runs/*/{step}/page")
+        [page] = project.glob(f"build/kubeflow/runs/*/{step}/page")
         text = page.read_text()
         assert text.startswith("<!") and "<script src=" not in text and len(text) > 1000
 
 
-def test_kfp_costs_little(project):
-    _, kubeflow, dvc = project
-    assert kubeflow < 1.25 * dvc + 5
-
-
 def test_unchanged_is_all_hits_and_both_plans_said_so(project):
-    folder = project[0]
+    folder = project
     plans = json.loads(say(folder, "-m", "segraft", "plan", "--json").stdout)
     assert plans == {"dvc": {}, "kubeflow": {}}
     before = made(folder)
-    assert timed(folder, "pipelines/run.py", "--local") < 60 and made(folder) == before
+    well(folder, "pipelines/run.py", "--local")
+    assert made(folder) == before
 
 
 def test_one_knob_is_planned_alike(project):
-    folder = project[0]
+    folder = project
     text = (folder / "params.yaml").read_text()
     try:
         values = yaml.safe_load(text)
@@ -126,7 +120,7 @@ def test_one_knob_is_planned_alike(project):
 
 
 def test_bad_data_ends_with_its_message_and_after_the_fix_the_run_starts_there(project, tmp_path):
-    folder = project[0]
+    folder = project
     bad = folder / "data" / "mine"
     subprocess.run(["cp", "-rL", "--no-preserve=mode", folder / "data/streets/target", bad], check=True)
     victim, other = sorted((bad / "leftImg8bit/train").rglob("*.png"))[:2]
@@ -149,7 +143,7 @@ def test_bad_data_ends_with_its_message_and_after_the_fix_the_run_starts_there(p
 
 
 def test_a_search_goes_on_with_more_trials(project):
-    folder = project[0]
+    folder = project
     space = "tune.space={lr: {low: 0.001, high: 0.1, log: true, integer: false}}"
     for trials, fresh in ((1, 1), (2, 1), (2, 0)):
         done = say(folder, "-m", "segraft", "tune", "-S", f"tune.trials={trials}", "-S", space)
@@ -164,7 +158,7 @@ def test_containers_make_the_same(project):
 
     if not any(f"{IMAGE}" in tag for one in docker.from_env().images.list() for tag in one.tags):
         pytest.skip(f"no image {IMAGE}; say `make image`, or set SEGRAFT_IMAGE")
-    folder = project[0]
+    folder = project
     done = say(folder, "pipelines/run.py", "--containers", "-S", f"cluster.image={IMAGE}")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     same(folder)
