@@ -75,8 +75,19 @@ class Graph:
         """Both datasets checked and packed, wherever they come from (see `pipelines.data`)."""
         given = data.tasks(self)
         checked = self("validate", **given)
-        packed = self("augment", **given, manifest=checked.outputs["manifest"]).outputs
+        manifest = checked.outputs["manifest"]
+        if self.params.cluster.pack_parts > 1:
+            return self._packed_in_parts(given, manifest, checked)
+        packed = self("augment", **given, manifest=manifest).outputs
         return Packed(packed["packed_source"], packed["packed_target"], checked.outputs)
+
+    def _packed_in_parts(self, given: Mapping[str, Any], manifest: Any, checked: dsl.PipelineTask) -> Packed:
+        parts = self.params.cluster.pack_parts
+        with dsl.ParallelFor([f"{number}/{parts}" for number in range(parts)], name="parts of the source") as part:
+            packed = self("pack", source=given["source"], manifest=manifest, part=part)
+        source = self("join", parts=dsl.Collected(packed.outputs["packed"])).outputs["packed_source"]
+        rest = self("augment_target", **given, manifest=manifest, packed_source=source)
+        return Packed(source, rest.outputs["packed_target"], checked.outputs)
 
     def model(self) -> dsl.PipelineTask:
         """A model that exists already, and its log."""
@@ -116,6 +127,8 @@ def build(name: str, image: str) -> str:
 
 def code_of(name: str) -> dict[str, str]:
     """File → md5 of the code behind component `name`."""
+    if name in ("pack", "join", "augment_target"):
+        return code("segraft.orchestration.packing")
     if name not in STEPS:
         return code("segraft.orchestration.references")
     return code(f"segraft.steps.{name}") | code("segraft.orchestration.rendering")

@@ -445,6 +445,7 @@ class Cluster(Section):
     repo: str = Field(description="git repository that `fetch` brings the datasets from with DVC; empty: none")
     rev: str = Field(description="its branch, tag or commit; empty: the default branch")
     store: str = Field(description="folder on a volume where datasets stay, rather than travel; empty: they travel")
+    pack_parts: AtLeastOne = Field(description="tasks that pack the source side by side, each a part of every split")
     light: Resources = Field(description="of the steps that neither train nor score")
     heavy: Resources = Field(description="of pretrain, finetune, scratch and evaluate")
     gpu: Gpu = Field(description="of those four, too")

@@ -124,6 +124,7 @@ def pack(
     kin: Mapping[str, tuple[tuple[str, str], ...]],
     further: Mapping[str, Sequence[Callable[[], Packed]]] = MappingProxyType({}),
     shares: Mapping[str, float] = MappingProxyType({}),
+    part: tuple[int, int] = (0, 1),
 ) -> DatasetCard:
     """Write a packed dataset; memory does not grow with the number of samples.
 
@@ -135,6 +136,7 @@ def pack(
         kin: other taxonomies, and how their classes are linked with these.
         further: split → makers of further samples: source, unlabelled, those of another dataset.
         shares: split → share of the samples that training draws from it; empty: all are of train.
+        part: (k, n): of each split only the k-th of n runs of samples.
     """
     splits = {}
     makers: dict[str, list[Callable[[], Packed]]] = {
@@ -144,7 +146,9 @@ def pack(
     for split, jobs in further.items():
         if jobs:
             makers[split] = [*makers.get(split, ()), *jobs]
-    for split, jobs in makers.items():
+    number, parts = part
+    for split, every in makers.items():
+        jobs = every[len(every) * number // parts : len(every) * (number + 1) // parts]
         writer = ShardWriter(folder, split, len(files.classes.classes), augment.codec, augment.shard_mb)
         what = f"pack {folder.name.removeprefix('.').partition('.tmp')[0]} {split}"
         samples = in_order(jobs, lambda job: job())

@@ -90,17 +90,24 @@ def locate(artifact: Artifact) -> str:
     return str(artifact.metadata.get(PLACE) or artifact.path)
 
 
-def settle(artifact: Artifact, origins: Mapping[str, str]) -> None:
-    """Give a finished output its digest and lineage, and move a dataset to the store, if there is one."""
+def settle(artifact: Artifact, origins: Mapping[str, str], made: Path | None = None) -> None:
+    """Give a finished output its digest and lineage, and move a dataset to the store, if there is one.
+
+    Args:
+        artifact: the output.
+        origins: input → digest.
+        made: where its bytes are, if not at its path.
+    """
     path, store = Path(artifact.path), os.environ.get(STORE)
-    artifact.metadata |= {MD5: digest(path), MADE_OF: dict(origins)}
+    made = made or path
+    artifact.metadata |= {MD5: digest(made), MADE_OF: dict(origins)}
     if store and artifact.schema_title == "system.Dataset":
         place = Path(store) / artifact.metadata[MD5]
         if not place.exists():
             beside = steps.beside_path(place)
-            shutil.move(path, beside)
+            shutil.move(made, beside)
             steps.publish(beside, place)
-        steps.remove(path)
+        steps.remove(made)
         path.write_text(f"{place}\n", encoding="utf-8")
         artifact.metadata[PLACE] = str(place)
 
@@ -120,7 +127,7 @@ def _path(step: steps.Spec, path: str, arguments: Mapping[str, Any], scratch: Pa
         return _work(step, arguments)
     value = arguments[path]
     if isinstance(value, str):
-        return _files(json.loads(value), scratch / path)
+        return files(json.loads(value), scratch / path)
     return locate(value) if step.paths[path] == "in" else Path(value.path)
 
 
@@ -131,7 +138,8 @@ def _work(step: steps.Spec, arguments: Mapping[str, Any]) -> Path:
     return Path(os.environ.get(WORK, tempfile.gettempdir()), f"{step.name}-{name}")
 
 
-def _files(content: Mapping[str, str], folder: Path) -> Path:
+def files(content: Mapping[str, str], folder: Path) -> Path:
+    """Write texts (file name → text) into a new folder."""
     folder.mkdir()
     for name, text in content.items():
         (folder / name).write_text(text, encoding="utf-8")

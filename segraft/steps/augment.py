@@ -28,39 +28,14 @@ def augment(
         packed_target: packed target dataset.
         sheet: PNG of training crops and their labels.
     """
-    from segraft.data.joint import beyond_first, mixed, open_source, shares
-    from segraft.data.manifest import read_rows
     from segraft.data.packed import PackedDataset
-    from segraft.data.packing import open_files, pack, pasted, simulated
     from segraft.data.sheet import contact_sheet
-    from segraft.data.taxonomy import kin, load_taxonomy
-    from segraft.data.unlabelled import unlabelled
+    from segraft.data.sides import Given, pack_source, pack_target
 
-    classes = data.target.taxonomy if augment.source_classes == "target" else data.source.taxonomy
-    rows = read_rows(manifest, "source")
-    sources = open_source(source, data.source, classes, taxonomies, rows, augment)
-    mixable = open_source(source, data.source, data.target.taxonomy, taxonomies, rows, augment)
-    target_files = open_files(
-        target, data.target, data.target.taxonomy, taxonomies, read_rows(manifest, "target"), augment.size
-    )
-    further = {
-        "source": mixed(mixable, augment.source_samples),
-        "unlabelled": unlabelled(target_files, data.target, augment.unlabelled),
-    }
-    links = {name: kin(taxonomies, load_taxonomy(taxonomies, name)) for name in (classes, data.target.taxonomy)}
+    given = Given(data, augment, taxonomies, manifest)
     cards = {
-        "source": pack(
-            sources["train"],
-            packed_source,
-            augment,
-            simulated(sources["train"], augment),
-            links[classes],
-            beyond_first(sources, augment),
-            shares(data.source, sources),
-        ),
-        "target": pack(
-            target_files, packed_target, augment, pasted(target_files, augment), links[data.target.taxonomy], further
-        ),
+        "source": pack_source(given, source, packed_source),
+        "target": pack_target(given, source, target, packed_target),
     }
     packed = {"source": PackedDataset(packed_source), "target": PackedDataset(packed_target)}
     contact_sheet(packed, augment.seed, sheet)

@@ -80,4 +80,5 @@ def test_a_component_installs_nothing(name):
 
 def test_every_step_has_a_file_and_so_has_what_a_pipeline_needs_beside():
     assert set(STEPS) < set(FILES)
-    assert set(FILES) - set(STEPS) == {"finish", "locate", "fetch", "pretrained", "choose", "deploy"}
+    beside = {"finish", "locate", "fetch", "pretrained", "choose", "deploy", "pack", "join", "augment_target"}
+    assert set(FILES) - set(STEPS) == beside

@@ -25,9 +25,9 @@ RICH = (
 )
 
 
-@pytest.fixture(params=PIPELINES)
+@pytest.fixture(params=[(name,) for name in PIPELINES] + [("transfer", "cluster.pack_parts=3")], ids=" ".join)
 def pipeline(request, compiled):
-    return compiled(request.param)
+    return compiled(*request.param)
 
 
 def executors(spec):
@@ -158,6 +158,16 @@ def test_a_sweep_runs_each_setting_and_chooses_on_val(compiled):
     settings = [json.loads(one) for one in json.loads(loop.parameter_iterator.items.raw)]
     assert [(s["lr"], s["freeze"]) for s in settings] == [(0.001, "none"), (0.01, "encoder")]
     assert loop.iterator_policy.parallelism_limit == 2 and "choose" in tasks
+
+
+def test_a_large_source_is_packed_in_parts_side_by_side(compiled):
+    spec, _, _ = compiled("transfer", "cluster.pack_parts=3")
+    tasks = spec.components["comp-exit-handler-1"].dag.tasks
+    loop = next(task for name, task in tasks.items() if name.startswith("for-loop"))
+    assert json.loads(loop.parameter_iterator.items.raw) == ["0/3", "1/3", "2/3"]
+    assert "augment" not in tasks and {"join", "augment-target"} <= set(tasks)
+    assert tasks["pretrain"].inputs.artifacts["dataset"].task_output_artifact.producer_task == "join"
+    assert tasks["finetune"].inputs.artifacts["dataset"].task_output_artifact.producer_task == "augment-target"
 
 
 @pytest.mark.parametrize(
