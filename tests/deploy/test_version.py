@@ -23,9 +23,10 @@ from segraft.tracking import Record, connect
 from tests.components.test_run import ROOT, artifact
 from tests.deploy.api import kubeconfig
 from tests.k8s.custom import problems
-from tests.registry.conftest import example, make_artifact, make_model, own_environment, tracking  # noqa: F401
+from tests.registry.conftest import example, make_artifact, make_model, tracking  # noqa: F401
 from tests.registry.test_server import Server
 
+pytestmark = pytest.mark.usefixtures("own_environment")
 COPY = "s3://models/segraft/1"
 
 

@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
+from segraft.data.packed import PackedDataset
+from segraft.device import setup
+from segraft.planning.machine import NoStore, Probe, bare
+from segraft.planning.plan import Inputs, starting_network
 from segraft.planning.rate import BOUNDS, RANGES, read_range
+from segraft.training.distributed import World
+from tests.planning.conftest import PARAMS, PLAIN, manifest, pack
 
 RATES = np.geomspace(1e-4, 1e-1, 31).tolist()
 BOUND = BOUNDS["adamw"]
@@ -72,3 +78,17 @@ def test_the_optimizers_bounds_hold_and_are_named():
     low = read_range(RATES, [valley(4e-4)], (5e-4, 1e-2))
     assert low.chosen == 5e-4 and "within what the optimizer can use" in low.why
     assert "within" not in read_range(RATES, [valley(1e-2)], BOUND).why
+
+
+def test_the_untouched_network_is_measured_on_the_same_batches(tmp_path, pretrained):
+    data = PackedDataset(pack(tmp_path, PLAIN))
+    inputs = Inputs(PARAMS, data, data, manifest(data), pretrained)
+    knobs, device = bare(PARAMS.finetune, 3), setup(1)
+
+    def probe():
+        network, card = starting_network(inputs)
+        return Probe(network, card, data, knobs, device, NoStore(), World(device))
+
+    untouched = probe().losses_untouched(3, "before")
+    assert probe().losses_at([0.0] * 3, "steps that do not learn") == pytest.approx(untouched, rel=1e-4)
+    assert probe().losses_at([1.0] * 3, "steps that learn")[1:] != pytest.approx(untouched[1:], rel=1e-2)
