@@ -45,9 +45,10 @@ def schema() -> pa.Schema:
 
 def read_rows(folder: Path, dataset: str) -> list[dict[str, Any]]:
     """The manifest of `source` or `target` as plain rows, without pandas."""
-    import pyarrow.parquet
+    from pyarrow.parquet import ParquetFile  # read_table would import pandas
 
-    rows: list[dict[str, Any]] = pyarrow.parquet.read_table(folder / FILES[dataset]).to_pylist()
+    with ParquetFile(folder / FILES[dataset]) as file:
+        rows: list[dict[str, Any]] = file.read().to_pylist()
     return rows
 
 

@@ -198,9 +198,10 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any
 
 def _describe(manifest: Path, name: str, checks: Mapping[str, Any]) -> dict[str, Any] | None:
     """How many images of what sizes a dataset has, and its classes; None if there is no such dataset."""
-    from pyarrow import parquet  # pandas takes longer to import than all of this
+    from pyarrow.parquet import ParquetFile  # read_table would import pandas, which takes longer than all of this
 
-    table = parquet.read_table(manifest / FILES[name], columns=["split", "height", "width", "ignore_pixels"])
+    with ParquetFile(manifest / FILES[name]) as file:
+        table = file.read(columns=["split", "height", "width", "ignore_pixels"])
     rows = table.to_pydict()
     if not table.num_rows:
         return None

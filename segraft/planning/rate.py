@@ -33,6 +33,10 @@ BOUNDS: Mapping[Literal["sgd", "adam", "adamw"], tuple[float, float]] = {
 """Lowest and highest rate that may be chosen. A step of Adam moves each weight by about the rate, whatever the gradient
 (Kingma & Ba 2015): above 0.01 that is as much as most weights are large, below 0.0001 a run of 500 steps cannot change
 them by more than half of that. SGD's hold what DeepLab, PSPNet, HRNet and BiT were trained with, with room around."""
+STEPS = 500
+"""Steps of a run for which the rules of thumb hold. A shorter one needs a higher rate to get as far."""
+HIGHEST = 0.5
+"""The rate never is above this share of that at which the loss was lowest."""
 Curve = NDArray[np.float64]
 
 
@@ -43,6 +47,8 @@ class Range:
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     """relative to the untouched network on the same batches: the median of the repetitions, smoothed"""
+    steps: int
+    """of the run that the rate is for"""
     steepest: float | None
     """rate at which the loss fell fastest; None, as all below, if it did not fall"""
     halfway: float | None
@@ -50,17 +56,17 @@ class Range:
     lowest: float | None
     """rate at the lowest loss"""
     chosen: float | None
-    """the middle one of `steepest`, `halfway` and a tenth of `lowest`, within the optimizer's bounds"""
+    """what `choose` made of them, within the optimizer's bounds"""
 
     @property
     def why(self) -> str:
         """In words."""
         if self.steepest is None or self.halfway is None or self.lowest is None or self.chosen is None:
             return "kept: the loss did not fall while the rate rose"
-        middle = _middle(self.steepest, self.halfway, self.lowest)
-        said = f"the middle of {self.steepest:.2g}, where the loss fell fastest as the rate rose, {self.halfway:.2g}, "
-        said += f"where half of the fall was done, and a tenth of {self.lowest:.2g}, where it was lowest"
-        return said if middle == self.chosen else f"{said}, is {middle:.2g}; kept within what the optimizer can use"
+        wanted = choose(self.steepest, self.halfway, self.lowest, self.steps)
+        said = f"as the rate rose, the loss fell fastest at {self.steepest:.2g}, was halfway down at {self.halfway:.2g}"
+        said += f" and lowest at {self.lowest:.2g}; for {self.steps} steps this gives {wanted:.2g}"
+        return said if wanted == self.chosen else f"{said}, beyond what suits the optimizer"
 
 
 def range_test(make: Make, training: Training) -> Range:
@@ -80,19 +86,19 @@ def range_test(make: Make, training: Training) -> Range:
         factors = [rate / training.lr for rate in rates]
         losses = make(knobs, len(rates)).losses_at(factors, "find the learning rate")
         ratios.append([loss / max(before, 1e-9) for loss, before in zip(losses, untouched, strict=False)])
-    return read_range(rates, ratios, (low, high))
+    return read_range(rates, ratios, training.epochs * training.steps_per_epoch, (low, high))
 
 
-def read_range(rates: Sequence[float], ratios: Sequence[Sequence[float]], bounds: tuple[float, float]) -> Range:
-    """What a range test says: the middle one of three rules of thumb, for any of them may hang on a few steps.
-
-    Smith (2017) takes a rate at which the loss falls: here the steepest fall, and the middle of it. Howard & Gugger
-    (2020) take a tenth of the rate at which it is lowest.
+def read_range(
+    rates: Sequence[float], ratios: Sequence[Sequence[float]], steps: int, bounds: tuple[float, float]
+) -> Range:
+    """What a range test says.
 
     Args:
         rates: learning rate of each step, rising by a constant factor.
         ratios: of each repetition and step, the loss over the untouched network's; the last of a repetition may be no
             number, and some may be missing: it diverged.
+        steps: of the run that the rate is for.
         bounds: lowest and highest rate to choose.
     """
     curve = _smooth(_median(ratios, len(rates)))
@@ -100,16 +106,23 @@ def read_range(rates: Sequence[float], ratios: Sequence[Sequence[float]], bounds
     shown, losses = tuple(rates[: len(curve)]), tuple(np.exp(curve).tolist())
     bottom = int(curve.argmin()) if len(curve) else 0
     if not bottom or losses[bottom] > 1 - FALL:
-        return Range(shown, losses, None, None, None, None)
+        return Range(shown, losses, steps, None, None, None, None)
     fall = int(np.diff(curve[: bottom + 1]).argmin())
     half = int(np.flatnonzero(curve[: bottom + 1] >= curve[bottom] / 2).max(initial=0))
     steepest, halfway = (math.sqrt(rates[place] * rates[place + 1]) for place in (fall, half))
-    chosen = float(np.clip(_middle(steepest, halfway, rates[bottom]), *bounds))
-    return Range(shown, losses, steepest, halfway, rates[bottom], chosen)
+    chosen = float(np.clip(choose(steepest, halfway, rates[bottom], steps), *bounds))
+    return Range(shown, losses, steps, steepest, halfway, rates[bottom], chosen)
 
 
-def _middle(steepest: float, halfway: float, lowest: float) -> float:
-    return sorted((steepest, halfway, lowest / 10))[1]
+def choose(steepest: float, halfway: float, lowest: float, steps: int) -> float:
+    """The middle one of three rules of thumb, for any of them may hang on a few steps; more for a short run.
+
+    Smith (2017) takes a rate at which the loss falls: here the steepest fall, and the middle of it. Howard & Gugger
+    (2020) take a tenth of the rate at which it is lowest. With fewer than `STEPS` steps the rate rises as the steps
+    fall, so that weights get as far, up to `HIGHEST` of `lowest`.
+    """
+    middle = sorted((steepest, halfway, lowest / 10))[1]
+    return min(middle * max(1.0, STEPS / max(1, steps)), max(middle, HIGHEST * lowest))
 
 
 def _median(ratios: Sequence[Sequence[float]], steps: int) -> Curve:

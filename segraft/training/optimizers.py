@@ -10,7 +10,7 @@ from torch import Tensor
 
 from segraft.params import Training
 from segraft.training.checkpoints import Tensors
-from segraft.training.sharding import spread_one
+from segraft.training.sharding import is_shared, spread_one
 
 
 def make_optimizer(groups: Sequence[dict[str, Any]], training: Training) -> torch.optim.Optimizer:
@@ -18,7 +18,9 @@ def make_optimizer(groups: Sequence[dict[str, Any]], training: Training) -> torc
     match training.optimizer:
         case "sgd":
             momentum = training.momentum
-            return torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0, fused=True)
+            whole = not any(is_shared(parameter) for group in groups for parameter in group["params"])
+            # torch 2.13 has no fused SGD of DTensors
+            return torch.optim.SGD(groups, momentum=momentum, nesterov=momentum > 0, fused=whole or None)
         case "adam":
             return torch.optim.Adam(groups, fused=True)
         case "adamw":

@@ -32,8 +32,16 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     from torch.distributed.fsdp import fully_shard
 
     for block in blocks(model):
+        block.register_forward_hook(_without_views)
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+
+
+def _without_views(module: nn.Module, inputs: Any, outputs: Any) -> Any:
+    """An operation in place on a view of a block's output would drop the hook that gathers weights when going back."""
+    from torch.utils._pytree import tree_map_only
+
+    return tree_map_only(Tensor, lambda t: t.clone() if t._is_view() else t, outputs)
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
@@ -91,8 +99,9 @@ def is_shared(tensor: Tensor) -> TypeGuard[Any]:
 
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors gathered, in the memory of the CPU; every process calls this with the same names in the same order."""
-    return {name: t.full_tensor().cpu() if is_shared(t) else t for name, t in tensors.items()}
+    """Tensors gathered, in the memory of the CPU; every process calls this with the same names, in whatever order."""
+    found = {name: tensors[name] for name in sorted(tensors)}  # safetensors' own order is another in each process
+    return {name: t.full_tensor().cpu() if is_shared(t) else t for name, t in found.items()}
 
 
 def spread(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:

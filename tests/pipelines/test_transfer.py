@@ -159,8 +159,11 @@ def test_containers_make_the_same(project):
     if not any(f"{IMAGE}" in tag for one in docker.from_env().images.list() for tag in one.tags):
         pytest.skip(f"no image {IMAGE}; say `make image`, or set SEGRAFT_IMAGE")
     folder = project
-    done = say(folder, "pipelines/run.py", "--containers", "-S", f"cluster.image={IMAGE}")
+    command = ("pipelines/run.py", "--containers", "-S", f"cluster.image={IMAGE}")
+    done = say(folder, *command)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     same(folder)
     newest = max(folder.glob("build/kubeflow/runs/*/finetune/weights/model.json"), key=lambda f: f.stat().st_mtime)
     assert newest.stat().st_uid == (os.getuid() or 10001), "never root"
+    failed = say(folder, *command, "-S", "validate.min_size=4000")
+    assert failed.returncode == 65 and failed.stderr.startswith("transfer: validate: "), failed.stderr[-3000:]

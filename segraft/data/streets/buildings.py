@@ -23,7 +23,8 @@ TILES: tuple[Color, ...] = ((142, 72, 54), (112, 66, 58), (84, 82, 86), (128, 92
 SHOPS: tuple[Color, ...] = ((168, 40, 36), (32, 84, 140), (36, 110, 72), (206, 158, 40), (58, 52, 60), (230, 226, 220))
 WARM = np.array(((255, 208, 132), (255, 226, 170), (236, 236, 220), (255, 186, 104)), np.float32)
 Texture = NDArray[np.float32]
-
+DEPTH = 11.0
+"""Metres from the facade to the back."""
 
 UNIT = 128
 """What stands for 1 in a shade kept as bytes."""
@@ -41,12 +42,12 @@ class Windows:
     """metres"""
     floor: float
     """metres"""
-    curtain: float
-    """share of the windows with a drawn curtain"""
     shade: Image
-    """(FLOORS · CELL, BAYS · CELL) brightness, UNIT is 1"""
-    panes: Image
-    """like `shade`: not 0 where glass is"""
+    """(FLOORS · CELL, BAYS · CELL) brightness of the wall, UNIT is 1, and 0 where glass is"""
+    glass: tuple[Image, ...]
+    """three planes like `shade`: colour of the panes in full light by day, 0 elsewhere"""
+    lamps: Image
+    """(FLOORS · CELL, BAYS · CELL, 3) what the panes give off at night"""
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,16 @@ class Building:
 
     def paint(self, canvas: Canvas, rng: Rng, shadow: float) -> None:
         """Paint the end wall that faces the camera, the facade, the roof."""
-        color, windows, light = vary(rng, pick(rng, PLASTER)), _windows(int(rng.random() * KINDS)), canvas.light
+        color, kind, light = vary(rng, pick(rng, PLASTER)), int(rng.random() * KINDS), canvas.light
         camera, sign = canvas.camera, self.side.sign
         front, lit = sign * (self.side.wall + self.setback), canvas.glow is not None
-        back = front + sign * 11
+        back = front + sign * DEPTH
         start = max(self.start, 2.0, min(self.end - 1, 1.7 * camera.focal / camera.width * abs(front - camera.lateral)))
         height = min(self.height, camera.eye + 4 + self.end * camera.v0 / camera.focal)  # what is higher is not in view
         scale = min(16.0, 0.5 * camera.focal / max(start, 8.0), 150 / sqrt((self.end - start) * height))
         end_wall = times(color, light.on((0.0, 0.0, -1.0)))
         if self.start > 3 and self.bare:
-            flank, glow = facade(rng, (11.0, height), (scale, scale), end_wall, windows, False, lit)
+            flank, glow = facade(rng, (DEPTH, height), (scale, scale), end_wall, kind, False, lit)
             canvas.panel(flank, ((front, 0.0, self.start), (back, height, self.start)), labels.BUILDING, glow=glow)
         elif self.start > 3:  # only what rises above the nearer house can be seen
             canvas.layer(labels.BUILDING, depth=self.start)
@@ -84,7 +85,7 @@ class Building:
         wall = times(color, light.on((-sign, 0.0, 0.0), shadow))
         across = 1.5 * camera.focal * (abs(front - camera.lateral) / start**2 + abs(camera.bend))  # seen from the side
         scales = min(scale, across), scale
-        texture, glow = facade(rng, (self.end - start, height), scales, wall, windows, self.shop, lit)
+        texture, glow = facade(rng, (self.end - start, height), scales, wall, kind, self.shop, lit)
         canvas.panel(texture, ((front, 0.0, start), (front, height, self.end)), labels.BUILDING, glow=glow)
         if self.roof:
             self._roof(canvas, rng, max(self.start, 2.0), (front, back), end_wall)
@@ -104,7 +105,7 @@ class Building:
 
 @cache
 def _windows(kind: int) -> Windows:
-    rng = np.random.Generator(np.random.Philox(kind))
+    rng = Rng(kind)
     glazed = kind < GLAZED
     width, height = (0.9, 0.82) if glazed else (rng.uniform(0.36, 0.62), rng.uniform(0.46, 0.66))
     frame, bands = (0.6, True) if glazed else (pick(rng, (1.25, 0.8, 1.1, 0.65)), rng.random() < 0.35)
@@ -119,13 +120,22 @@ def _windows(kind: int) -> Windows:
     if bands:
         down[(y < 0.06) | (y > 0.95)] *= 0.8
     shade *= down[:, None] * np.where(framed, np.float32(frame), 1)
+    glass, lamps = _glass(kind, 0.0 if glazed else rng.uniform(0.1, 0.4))
     return Windows(
         bay=rng.uniform(1.4, 2.2) if glazed else rng.uniform(2.0, 3.6),
         floor=3.4 if glazed else rng.uniform(2.8, 3.5),
-        curtain=0.0 if glazed else rng.uniform(0.1, 0.4),
-        shade=cv2.convertScaleAbs(shade, None, UNIT),
-        panes=panes.astype(np.uint8),
+        shade=cv2.convertScaleAbs(shade * ~panes, None, UNIT),
+        glass=tuple(cv2.split(cv2.resize(glass, (w, h), interpolation=cv2.INTER_NEAREST) * panes[..., None])),
+        lamps=cv2.resize(lamps, (w, h), interpolation=cv2.INTER_NEAREST) * panes[..., None],
     )
+
+
+@cache
+def _thinned(kind: int, along: int, up: int) -> Windows:
+    """The same with every so many-th column and row."""
+    full, here = _windows(kind), np.s_[up // 2 :: up, along // 2 :: along]
+    shade, *glass, lamps = (np.ascontiguousarray(part[here]) for part in (full.shade, *full.glass, full.lamps))
+    return Windows(full.bay, full.floor, shade, tuple(glass), lamps)
 
 
 def facade(
@@ -133,7 +143,7 @@ def facade(
     size: tuple[float, float],
     scales: tuple[float, float],
     color: Color,
-    windows: Windows,
+    kind: int,
     shop: bool,
     lit: bool,
 ) -> tuple[Image, Image | None]:
@@ -144,27 +154,28 @@ def facade(
         size: length and height, metres.
         scales: pixels a metre along and up that are enough.
         color: the wall under its light.
-        windows: how it is divided.
+        kind: which of the `KINDS` of facades.
         shop: whether the ground floor has shop windows.
         lit: whether to make the second image.
 
     Returns:
         Two (h, w, 3) uint8 images.
     """
-    bays, floors = min(BAYS, max(1, round(size[0] / windows.bay))), min(FLOORS, max(1, round(size[1] / windows.floor)))
+    whole = _windows(kind)
+    bays, floors = min(BAYS, max(1, round(size[0] / whole.bay))), min(FLOORS, max(1, round(size[1] / whole.floor)))
     along, up = _step(scales[0] * size[0] / bays), _step(scales[1] * size[1] / floors)
-    start = CELL * int(rng.random() * (BAYS + 1 - bays))
-    cut = np.s_[up // 2 : floors * CELL : up, start + along // 2 : start + bays * CELL : along]
-    shade, panes = np.ascontiguousarray(windows.shade[cut]), np.ascontiguousarray(windows.panes[cut])
-    image = _tinted(shade, times(color, 1 / UNIT))
-    glass, lamps = _glass(rng, (floors, bays), windows.curtain, sum(color) / 450)
-    area = panes.shape[::-1]
-    cv2.copyTo(cv2.resize(glass, area, interpolation=cv2.INTER_NEAREST), panes, image)
-    glow: Image | None = None
-    if lit:
-        glow = np.zeros_like(image)
-        cv2.copyTo(cv2.resize(lamps, area, interpolation=cv2.INTER_NEAREST), panes, glow)
+    windows, width, height = _thinned(kind, along, up), CELL // along, CELL // up
+    first = width * int(rng.random() * (BAYS + 1 - bays))
+    cut = np.s_[: floors * height, first : first + bays * width]
+    light = sum(color) / 450
+    planes = [
+        cv2.addWeighted(windows.shade[cut], tint / UNIT, glass[cut], light, 0)
+        for tint, glass in zip(color, windows.glass, strict=True)
+    ]
+    image: Image = np.asarray(cv2.merge(planes))
+    glow = windows.lamps[cut] if lit else None
     if shop:
+        glow = None if glow is None else glow.copy()
         _shop(image, glow, rng, (bays, floors))
     return image, glow
 
@@ -183,11 +194,12 @@ SHEEN = np.array((1.3, 1.1, 0.9, 0.7), np.float32)[:, None, None]
 """Brightness of the quarters of a window from top to bottom: the upper part mirrors the sky."""
 
 
-def _glass(rng: Rng, shape: tuple[int, int], curtain: float, light: float) -> tuple[Image, Image]:
-    """Colour by day, in four rows a floor, and light by night, in one, of each window."""
-    draw = rng.random((4, *shape), dtype=np.float32)
-    glass = (0.5 + 0.8 * draw[0, ..., None]) * np.array((58, 70, 84), np.float32) * np.float32(light)
-    glass[draw[1] < curtain] = np.array((186, 178, 164), np.float32) * np.float32(light)
+def _glass(kind: int, curtain: float) -> tuple[Image, Image]:
+    """Colour by day, in four rows a floor, and light by night, in one, of each window; curtain: share of drawn ones."""
+    shape = (FLOORS, BAYS)
+    draw = np.random.Generator(np.random.Philox(kind)).random((4, *shape), dtype=np.float32)
+    glass = (0.5 + 0.8 * draw[0, ..., None]) * np.array((58, 70, 84), np.float32)
+    glass[draw[1] < curtain] = (186, 178, 164)
     lamps = WARM[(draw[2] * len(WARM)).astype(np.intp)] * (0.35 + 0.55 * draw[0, ..., None])
     lamps[draw[3] > 0.3] = 0
     quarters = (glass[:, None] * SHEEN).reshape(4 * shape[0], shape[1], 3)
@@ -197,18 +209,28 @@ def _glass(rng: Rng, shape: tuple[int, int], curtain: float, light: float) -> tu
 def _shop(image: Image, glow: Image | None, rng: Rng, cells: tuple[int, int]) -> None:
     """Shop windows with a board above, on the lowest floor; cells: bays and floors."""
     height, width, _ = image.shape
-    y = np.arange(height) / height * cells[1] - (cells[1] - 1)
-    across = np.abs(np.arange(width) / width * cells[0] % 1 - 0.5)
-    board_color = np.array(vary(rng, pick(rng, SHOPS)))
-    board, rows = np.flatnonzero((y > 0.02) & (y < 0.2)), np.flatnonzero((y > 0.24) & (y < 0.9))
-    here = np.ix_(rows, np.flatnonzero(across < 0.44))
-    dim, *inside, board_lit, inside_lit, tint, strength = rng.random(8).tolist()
-    image[board] = board_color * (0.7 + 0.3 * dim)
-    image[here] = 30 + 60 * np.array(inside) + 40 * np.linspace(0.9, 0, len(rows))[:, None, None]
+    storey = height / cells[1]
+    rows = [round(height - storey * (1 - share)) for share in (0.03, 0.2, 0.24, 0.9)]
+    board, inside = np.s_[rows[0] : rows[1]], np.s_[rows[2] : rows[3]]
+    glass = (np.abs(np.arange(width) * np.float32(cells[0] / width) % 1 - np.float32(0.5)) < 0.44)[:, None]
+    dim, red, green, blue, board_lit, inside_lit, tint, strength = (rng.random() for _ in range(8))
+    paint = vary(rng, pick(rng, SHOPS))
+    image[board] = times(paint, 0.7 + 0.3 * dim)
+    down = (36 * (1 - _share(rows[3] - rows[2])))[:, None, None]
+    np.copyto(
+        image[inside], np.add(down, (30 + 60 * red, 30 + 60 * green, 30 + 60 * blue)).astype(np.uint8), where=glass
+    )
     if glow is not None and board_lit < 0.6:
-        glow[board] = board_color * 0.7
+        glow[board] = times(paint, 0.7)
     if glow is not None and inside_lit < 0.7:
-        glow[here] = WARM[int(tint * len(WARM))] * (0.3 + 0.45 * strength)
+        light = WARM[int(tint * len(WARM))] * (0.3 + 0.45 * strength)
+        np.copyto(glow[inside], light.astype(np.uint8), where=glass)
+
+
+@cache
+def _share(count: int) -> Texture:
+    """(count,): from 0 to 1."""
+    return np.linspace(0, 1, count, dtype=np.float32)
 
 
 Span = tuple[float, float]

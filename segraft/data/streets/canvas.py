@@ -161,16 +161,19 @@ class Canvas:
         (u, v), (width, height) = center, scale
         self.poly([(u + x * width, v + y * height) for x, y in outline], color, glow, solid)
 
-    def stamp(self, patch: Image, mask: Image, u: float, v: float) -> None:
-        """Blend an (h, w, 3) patch by its (h, w) alpha at the pixel (u, v) of its top left corner."""
+    def stamp(self, patch: Image, alpha: NDArray[np.float32], u: float, v: float) -> None:
+        """Blend an (h, w, 3) patch by its (h, w) alpha, 0…1, at the pixel (u, v) of its top left corner."""
         left, top = round(u), round(v)
         x0, y0 = max(0, left), max(0, top)
-        x1, y1 = min(self.camera.width, left + mask.shape[1]), min(self.camera.height, top + mask.shape[0])
+        x1, y1 = min(self.camera.width, left + alpha.shape[1]), min(self.camera.height, top + alpha.shape[0])
         if x0 >= x1 or y0 >= y1:
             return
         cut, here = np.s_[y0 - top : y1 - top, x0 - left : x1 - left], np.s_[y0:y1, x0:x1]
-        self._blend(here, patch[cut], mask[cut])
-        self._cover(here, cv2.compare(mask[cut], 127, cv2.CMP_GT))
+        self._blend(here, patch[cut], alpha[cut])
+        mask, layers = cv2.compare(alpha[cut], 0.5, cv2.CMP_GT), self.layers[here]
+        cv2.copyTo(np.full_like(layers, len(self._labels) - 1), mask, layers)
+        if self.glow is not None:
+            self.glow[here] = cv2.copyTo(self.glow[here], ~mask)
 
     def panel(
         self,
@@ -200,29 +203,24 @@ class Canvas:
         self.layer(label, plane=_plane(columns[0], z0, columns[1], z1))
         here, size = np.s_[top:bottom, left:right], (right - left, bottom - top)
         quad = np.array([(u - left, v - top) for u, v in corners], np.float32)
-        outline = np.rint(quad * (1 << SUBPIXEL)).astype(np.int32)
+        outline = np.array([(round(16 * u), round(16 * v)) for u, v in corners], np.int32)
         inside = np.zeros(size[::-1], np.uint8)
-        cv2.fillPoly(inside, [outline], 255, cv2.LINE_8, SUBPIXEL)
+        cv2.fillConvexPoly(inside, outline - (left << SUBPIXEL, top << SUBPIXEL), 255, cv2.LINE_8, SUBPIXEL)
         h, w = texture.shape[:2]
         matrix = cv2.getPerspectiveTransform(np.array([(0, 0), (w, 0), (w, h), (0, h)], np.float32), quad)
         if mask is None:
             cv2.copyTo(_warp(texture, matrix, size), inside, self.image[here])
         else:
-            self._blend(here, _warp(texture, matrix, size), cv2.min(inside, _warp(mask, matrix, size)))
-        self._cover(here, inside)
-        if glow is not None and self.glow is not None:
+            alpha = cv2.min(inside, _warp(mask, matrix, size)) * np.float32(1 / 255)
+            self._blend(here, _warp(texture, matrix, size), alpha)
+        cv2.fillConvexPoly(self.layers, outline, len(self._labels) - 1, cv2.LINE_8, SUBPIXEL)
+        if self.glow is not None and glow is not None:
             cv2.copyTo(_warp(glow, matrix, size), inside, self.glow[here])
+        elif self.glow is not None:
+            cv2.fillConvexPoly(self.glow, outline, (0, 0, 0), cv2.LINE_8, SUBPIXEL)
 
-    def _blend(self, here: tuple[slice, slice], patch: Image, mask: Image) -> None:
-        alpha = mask * np.float32(1 / 255)
+    def _blend(self, here: tuple[slice, slice], patch: Image, alpha: NDArray[np.float32]) -> None:
         cv2.blendLinear(patch, self.image[here], alpha, 1 - alpha, self.image[here])
-
-    def _cover(self, here: tuple[slice, slice], mask: Image) -> None:
-        layers = self.layers[here]
-        cv2.copyTo(np.full_like(layers, len(self._labels) - 1), mask, layers)
-        if self.glow is not None:
-            glow = self.glow[here]
-            cv2.copyTo(np.zeros_like(glow), mask, glow)
 
     def labels(self) -> Image:
         """(H, W) uint8 label of each pixel."""

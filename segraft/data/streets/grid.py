@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import copysign
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -72,7 +73,7 @@ def markings(street: Street, grid: Grid, rng: Rng, stains: Field) -> list[tuple[
         street: the street.
         grid: where each pixel lies.
         rng: for what there is.
-        stains: (like the grid) deviation 1; where they are strong the paint is worn.
+        stains: (half the grid) deviation 1; where they are strong the paint is worn.
     """
     s, z, left, right = grid.s, grid.z, street.left, street.right
     dash = fraction(z / np.float32(9) + np.float32(rng.random())) < 0.4
@@ -96,6 +97,7 @@ def markings(street: Street, grid: Grid, rng: Rng, stains: Field) -> list[tuple[
     worn += np.float32(1.15)
     np.clip(worn, 0.5, 1, out=worn)
     worn *= np.float32(rng.uniform(0.75, 1))
+    worn = np.asarray(cv2.resize(worn, s.shape[::-1]))
     paints: list[tuple[Field, Color]] = [(np.minimum(lines, 1) * worn, (232, 232, 228))]
     if street.yellow:
         paints.append((middle * worn, (226, 180, 60)))

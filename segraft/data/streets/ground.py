@@ -42,23 +42,21 @@ def paint_ground(
     camera, light = canvas.camera, canvas.light
     grid = ground_grid(camera)
     materials, which = _strips(street, grid)
-    shade, stains = _texture(materials, which, grid, rng)
-    shade *= 1 - np.float32(0.035) * (1 + np.cos(grid.s * np.float32(4 * np.pi / street.lane_width))) * (
-        which == _road(street)
-    )
+    shade, stains = _texture(street, materials, which, grid, rng)
     paints = markings(street, grid, rng, stains)
     sun, sky = _sunlight(canvas, street, grid, footprints, skyline)
     sun *= np.float32(0.4) + np.float32(0.6) * sky
     target = canvas.image[grid.top :]
     table = np.zeros((256, 3), np.float32)
     table[: len(materials)] = [m.color for m in materials]
+    sky *= shade
+    sun *= shade
     planes = []
     for c in range(3):
         channel = cv2.LUT(which, table[:, c])
         for coverage, tint in paints:
             channel += coverage * (np.float32(tint[c]) - channel)
-        channel *= shade
-        channel *= np.float32(light.ambient[c]) * sky + np.float32(light.direct[c] * light.sun[1]) * sun
+        channel *= cv2.addWeighted(sky, light.ambient[c], sun, light.direct[c] * light.sun[1], 0)
         planes.append(cv2.convertScaleAbs(channel))
     cv2.copyTo(cv2.merge(planes), grid.inside.view(np.uint8), target)
     scale = 1 / (camera.focal * camera.eye)
@@ -95,19 +93,24 @@ def _strips(street: Street, grid: Grid) -> tuple[list[Material], Image]:
     return materials, which
 
 
-def _texture(materials: list[Material], which: Image, grid: Grid, rng: Rng) -> tuple[Field, Field]:
+def _texture(street: Street, materials: list[Material], which: Image, grid: Grid, rng: Rng) -> tuple[Field, Field]:
     """Brightness of each pixel: grit and stains, fading with the distance, and the joints of slabs; the bare stains."""
-    shift = rng.random(4) * SIZE
+    shift = [rng.random() * SIZE for _ in range(4)]
     z = np.minimum(grid.z, 300)
     depth = z[:, z.shape[1] // 2, None]  # of the row: good enough for fading
     fine = lookup(grain(), z * 22 + np.float32(shift[0]), grid.s * 55 + np.float32(shift[1]))
     fine *= np.minimum(1, 9 / depth)
-    coarse = lookup(fractal(), z * 5 + np.float32(shift[2]), grid.s * 14 + np.float32(shift[3]))
+    half = np.s_[::2, ::2]  # what is soft is computed at half the resolution
+    coarse = lookup(fractal(), z[half] * 5 + np.float32(shift[2]), grid.s[half] * 14 + np.float32(shift[3]))
+    wheels = np.float32(0.035) * np.cos(grid.s[half] * np.float32(4 * np.pi / street.lane_width))
+    stains, tracks = (cv2.resize(field, z.shape[::-1]) for field in (coarse * np.minimum(1, 40 / depth[::2]), wheels))
     table = np.zeros((256, 3), np.float32)
     table[: len(materials)] = [(m.grit, m.stain, m.slab) for m in materials]
-    shade: Field = (
-        1 + cv2.LUT(which, table[:, 0]) * fine + cv2.LUT(which, table[:, 1]) * (np.minimum(1, 40 / depth) * coarse)
-    )
+    fine *= cv2.LUT(which, table[:, 0])
+    stains *= cv2.LUT(which, table[:, 1])
+    shade: Field = fine + stains
+    shade += 1
+    cv2.subtract(shade, tracks + np.float32(0.035), shade, cv2.compare(which, _road(street), cv2.CMP_EQ))
     rows = np.flatnonzero(z[:, 0] < 15)
     if table[:, 2].any() and len(rows):
         near = np.s_[rows[0] :]

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from segraft.data.streets import labels
-from segraft.data.streets.canvas import Color, Image, Point, times
+from segraft.data.streets.canvas import Color, Point, times
 from segraft.data.streets.pen import Pen
 from segraft.data.streets.street import Rng, vary
 from segraft.data.streets.textures import crop, fractal, grain
 
 LEAVES: tuple[Color, ...] = ((72, 104, 44), (88, 116, 52), (62, 92, 50), (104, 122, 58), (80, 100, 60), (132, 118, 52))
 SIDE, LEVELS = 112, 5
+Clump = NDArray[np.float32]
+"""(side, side, 2): alpha, 0…1, and brightness of leaves"""
 BROAD, CONIFERS = 24, 8
-
-
-class Clump(NamedTuple):
-    """Leaves at one size."""
-
-    alpha: Image
-    """(side, side)"""
-    shade: NDArray[np.float32]
-    """(side, side) brightness"""
 
 
 @cache
 def _clumps() -> list[list[Clump]]:
-    """Each clump at all its sizes, the largest first; the conifers come last."""
+    """Each clump and its mirror image, at all their sizes, the largest first; the conifers come last."""
     rng = np.random.Generator(np.random.Philox(5))
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j].astype(np.float32)
     alphas, shades = [], []
@@ -42,24 +34,27 @@ def _clumps() -> list[list[Clump]]:
         else:
             branches = 0.08 * np.abs((y * 5 + 0.6 * np.abs(x)) % 1 - 0.5)
             field, shade = 0.5 * (y + 1) * 0.85 - np.abs(x) + branches, 0.75 - 0.5 * np.abs(x) + 2 * branches
-        alphas.append(np.clip((field + 0.1 * clump + 0.03 * leaf) * 14 + 0.5, 0, 1) * 255)
+        alphas.append(np.clip((field + 0.1 * clump + 0.03 * leaf) * 14 + 0.5, 0, 1))
         shades.append(np.clip(shade + 0.14 * clump + 0.13 * leaf, 0.25, 1.6))
-    return [_halved(np.array(a), np.array(s)) for a, s in zip(alphas, shades, strict=True)]
+    clumps = [np.dstack(pair).astype(np.float32) for pair in zip(alphas, shades, strict=True)]
+    return [_halved(clump[:, ::turn]) for clump in clumps for turn in (1, -1)]
 
 
-def _halved(alpha: NDArray[np.float32], shade: NDArray[np.float32]) -> list[Clump]:
+def _halved(clump: Clump) -> list[Clump]:
     """A clump at SIDE, SIDE / 2, …: enlarging a small one is a fifth of the work of shrinking the large one."""
     sides = [SIDE >> k for k in range(LEVELS)]
-    return [
-        Clump(
-            cv2.resize(alpha, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8),
-            cv2.resize(shade, (side, side), interpolation=cv2.INTER_AREA),
-        )
-        for side in sides
-    ]
+    return [cv2.resize(clump, (side, side), interpolation=cv2.INTER_AREA) for side in sides]
 
 
-def _lobes(rng: Rng, y: NDArray[np.float32], x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+@cache
+def _across(width: int) -> NDArray[np.float32]:
+    """(width,): from -1 to 1."""
+    return np.linspace(-1, 1, width, dtype=np.float32)
+
+
+def _lobes(
+    rng: np.random.Generator, y: NDArray[np.float32], x: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Distance to the border of a heap of balls, and each ball lit from above."""
     field, shade = np.full_like(x, -1), np.zeros_like(x)
     for _ in range(9):
@@ -95,15 +90,14 @@ def bush(pen: Pen, rng: Rng, size: float, leaves: Color) -> None:
 
 def _crown(pen: Pen, rng: Rng, middle: Point, size: tuple[float, float], leaves: Color, conifer: bool) -> None:
     width, height = (max(3, round(side * pen.scale)) for side in size)
-    pick = BROAD + int(rng.random() * CONIFERS) if conifer else int(rng.random() * BROAD)
-    flip = 1 if rng.random() < 0.5 else -1
-    clump = _clumps()[pick][min(LEVELS - 1, max(0, (SIDE // width).bit_length() - 1))]
-    mask: Image = cv2.resize(clump.alpha[:, ::flip], (width, height), interpolation=cv2.INTER_LINEAR)
-    shade = cv2.resize(clump.shade[:, ::flip], (width, height), interpolation=cv2.INTER_LINEAR)
+    first, count = (2 * BROAD, 2 * CONIFERS) if conifer else (0, 2 * BROAD)
+    sizes = _clumps()[first + int(rng.random() * count)]
+    clump = sizes[min(LEVELS - 1, max(0, (SIDE // width).bit_length() - 1))]
+    alpha, shade = cv2.split(cv2.resize(clump, (width, height), interpolation=cv2.INTER_LINEAR))
     if width > 48:
         shade += np.float32(0.09) * crop(grain(), rng, height, width)
     sun = pen.canvas.light.sun[0] * (1 - pen.shadow) * 0.28
-    shade += np.linspace(-sun, sun, width, dtype=np.float32)
+    shade += np.float32(sun) * _across(width)
     light = pen.canvas.light.on((0.0, 0.8, -0.2), pen.shadow)
     patch = cv2.merge([cv2.convertScaleAbs(shade, None, c) for c in times(times(leaves, light), 1.15)])
-    pen.canvas.stamp(patch, mask, middle[0] - width / 2, middle[1] - height / 2)
+    pen.canvas.stamp(patch, alpha, middle[0] - width / 2, middle[1] - height / 2)

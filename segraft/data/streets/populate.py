@@ -8,11 +8,14 @@ from functools import partial
 import numpy as np
 
 from segraft.data.streets import buildings, furniture, people, plants, vehicles
-from segraft.data.streets.buildings import Building
+from segraft.data.streets.buildings import DEPTH, Building
 from segraft.data.streets.canvas import Canvas, Color
 from segraft.data.streets.ground import Footprint
 from segraft.data.streets.scene import PANEL, Scene, Thing
 from segraft.data.streets.street import FAR, Rng, Side, Street, pick, vary
+
+BODY = 0.5
+"""The share of a vehicle's height up to which nothing is seen through it."""
 
 
 def populate(street: Street, rng: Rng) -> Scene:
@@ -46,7 +49,9 @@ def _build(scene: Scene, side: Side, rng: Rng, leaves: Color) -> None:
             roof = rng.uniform(2, 3.5) if not town or rng.random() < 0.25 else 0.0
             house = Building(side, setback, z, z + length, height, roof, town and rng.random() < 0.55, bare)
             if z + length > 3.5:
-                scene.things.append(Thing(z + length, house.paint))
+                s, tall = side.sign * (side.wall + setback + 0.5 * DEPTH), height + roof
+                foot = Footprint(s, z + 0.5 * length, 0.5 * DEPTH, 0.5 * length, tall)
+                scene.things.append(Thing(z + length, house.paint, foot, solid=height / tall, casts=False))
             scene.skyline[int(side.sign > 0)][max(0, int(z + 50)) : int(z + length + 50)] = height
         gap = (0.0 if rng.random() < 0.8 else rng.uniform(3, 9)) if town else rng.uniform(2, 9)
         if gap > 2.5:
@@ -87,7 +92,8 @@ def _fenced(scene: Scene, side: Side, rng: Rng, leaves: Color, span: tuple[float
         end = min(z + 7.0, span[1])
         if scene.street.free(z, end - z, 1.5):
             draw = partial(_panel, paint, s, (z, end), height)
-            scene.things.append(Thing(end, draw, Footprint(s, (z + end) / 2, PANEL, (end - z) / 2, height)))
+            foot = Footprint(s, (z + end) / 2, PANEL, (end - z) / 2, height)
+            scene.things.append(Thing(end, draw, foot, solid=float(kind != "fence")))
         z = end
 
 
@@ -108,7 +114,7 @@ def _trees(scene: Scene, side: Side, rng: Rng, leaves: Color, setback: float, sp
 
 def _tree(scene: Scene, rng: Rng, s: float, z: float, height: float, leaves: Color) -> None:
     draw = partial(plants.tree, rng=rng, height=height, leaves=vary(rng, leaves, 8))
-    scene.stand(s, z, draw, (height * 0.24, height * 0.24, height), lift=height * 0.3)
+    scene.stand(s, z, draw, (height * 0.24, height * 0.24, height), lift=height * 0.3, over=height * 0.24)
 
 
 def _plant(scene: Scene, side: Side, rng: Rng, leaves: Color) -> None:
@@ -118,7 +124,7 @@ def _plant(scene: Scene, side: Side, rng: Rng, leaves: Color) -> None:
         for z in np.arange(rng.uniform(7, 14), FAR * 0.8, step):
             if scene.street.free(float(z)):
                 _tree(scene, rng, s, float(z), height * rng.uniform(0.85, 1.15), leaves)
-    for _ in range(int(rng.integers(0, 6)) if side.style != "town" else 0):
+    for _ in range(rng.randrange(6) if side.style != "town" else 0):
         size, z = rng.uniform(0.6, 1.8), rng.uniform(5, 60)
         if scene.street.free(z):
             draw = partial(plants.bush, rng=rng, size=size, leaves=vary(rng, leaves, 12))
@@ -131,18 +137,17 @@ def _furnish(scene: Scene, side: Side, rng: Rng) -> None:
     step, height = rng.uniform(18, 34), rng.uniform(5.5, 8.5)
     for z in np.arange(rng.uniform(7, 20), FAR, step):
         if street.free(float(z), margin=0.5):
-            scene.stand(
-                kerb, float(z), partial(furniture.lamp_post, rng=rng, side=side.sign, height=height), (0.1, 0.1, height)
-            )
-    for _ in range(int(rng.integers(0, 4))):
+            draw = partial(furniture.lamp_post, rng=rng, side=side.sign, height=height)
+            scene.stand(kerb, float(z), draw, (0.1, 0.1, height), over=3.0)
+    for _ in range(rng.randrange(4)):
         z = rng.uniform(6, 55)
         if street.free(z, margin=0.5):
-            scene.stand(kerb, z, partial(furniture.sign, rng=rng), (0.1, 0.1, 2.8))
+            scene.stand(kerb, z, partial(furniture.sign, rng=rng), (0.1, 0.1, 2.8), over=1.4)
     stop = street.crossing[0] - 1.2 if street.crossing else rng.uniform(12, 50)
     if rng.random() < (0.75 if street.crossing else 0.15):
         arm = rng.uniform(2.5, 4.5) if rng.random() < 0.35 else 0.0
         draw = partial(furniture.traffic_light, rng=rng, side=side.sign, arm=arm, state=int(rng.random() * 3))
-        scene.stand(kerb, stop, draw, (0.12, 0.12, 3.4))
+        scene.stand(kerb, stop, draw, (0.12, 0.12, 3.4), over=arm + 0.5)
     if rng.random() < 0.2:
         for z in np.arange(stop - 7, stop - 1, 1.6):
             scene.stand(kerb, float(z), partial(furniture.pole, rng=rng, height=0.95), (0.08, 0.08, 0.95))
@@ -168,13 +173,13 @@ def _park(scene: Scene, side: Side, rng: Rng) -> None:
         if rng.random() < 0.68 and scene.street.free(z - 3, 6, 0.5):
             _vehicle(scene, rng, s, z, heading, parked=True)
         elif rng.random() < 0.4 and scene.street.free(z):
-            for k in range(int(rng.integers(1, 4))):
+            for k in range(rng.randrange(1, 4)):
                 turn = heading + side.sign * rng.uniform(0.9, 1.5)
                 scene.stand(s, z + k * 1.1, partial(people.motorcycle, rng=rng, rider=False), (0.3, 0.9, 1.0), turn)
         z += rng.uniform(5.6, 7.5)
     if rng.random() < 0.4:
         z, turn = rng.uniform(5, 40), side.sign * pick(rng, (0.1, 1.57, 1.3))
-        for k in range(int(rng.integers(1, 5))):
+        for k in range(rng.randrange(1, 5)):
             if scene.street.free(z + 0.75 * k, margin=0.5):
                 scene.stand(
                     side.sign * (side.walk + 0.3),
@@ -193,7 +198,7 @@ def _vehicle(scene: Scene, rng: Rng, s: float, z: float, heading: float, parked:
         draw, half, width, height = vehicles.truck, 4.2, 1.2, 3.3
     elif kind < 0.17 and not parked:
         draw, half, width, height = vehicles.bus, 5.6, 1.25, 3.0
-    scene.stand(s, z + half, partial(draw, rng=rng), (width, half, height), heading, awake=not parked)
+    scene.stand(s, z + half, partial(draw, rng=rng), (width, half, height), heading, awake=not parked, solid=BODY)
     return half
 
 
@@ -207,20 +212,22 @@ def _traffic(scene: Scene, rng: Rng) -> None:
         tram = street.rails is not None and abs(lane - street.rails) < 0.3
         z = rng.uniform(9 if own else 5, 34)
         while z < FAR * 0.65:
-            s = lane + rng.normal(0, 0.15)
+            s = lane + rng.gauss(0, 0.15)
             if tram and rng.random() < 0.75:
-                scene.stand(lane, z + 12, partial(vehicles.tram, rng=rng), (1.2, 11.0, 3.5), heading)
+                scene.stand(
+                    lane, z + 12, partial(vehicles.tram, rng=rng), (1.2, 8.0, 3.5), heading, over=1.8, solid=BODY
+                )
                 z, tram = z + 30, False
             elif rng.random() < 0.17:
-                _rider(scene, rng, s + rng.uniform(0, 0.8) * np.sign(lane), z, heading + rng.normal(0, 0.1))
+                _rider(scene, rng, s + rng.uniform(0, 0.8) * np.sign(lane), z, heading + rng.gauss(0, 0.1))
                 z += 6
             elif rng.random() < density:
-                z += 2 * _vehicle(scene, rng, s, z, heading + rng.normal(0, 0.02))
+                z += 2 * _vehicle(scene, rng, s, z, heading + rng.gauss(0, 0.02))
             z += rng.uniform(3, 26)
     if street.crossing is not None and rng.random() < 0.6:
         s, turn = rng.uniform(-12, 12), pick(rng, (np.pi / 2, -np.pi / 2))
         z = street.crossing[0] + (2.4 if turn > 0 else street.crossing[1] - street.crossing[0] - 2.6)
-        _vehicle(scene, rng, s, z - 2.2, turn + rng.normal(0, 0.08))
+        _vehicle(scene, rng, s, z - 2.2, turn + rng.gauss(0, 0.08))
 
 
 def _rider(scene: Scene, rng: Rng, s: float, z: float, heading: float) -> None:
@@ -230,9 +237,9 @@ def _rider(scene: Scene, rng: Rng, s: float, z: float, heading: float) -> None:
 
 def _walkers(scene: Scene, side: Side, rng: Rng) -> None:
     """People on the pavement, alone and in twos and threes."""
-    count = int(rng.integers(0, 9 if side.style == "town" else 4))
+    count = rng.randrange(9 if side.style == "town" else 4)
     while count > 0:
-        z, heading = float(rng.gamma(2.0, 11.0) + 4.5), pick(rng, (0.0, np.pi)) + rng.normal(0, 0.3)
+        z, heading = rng.gammavariate(2.0, 11.0) + 4.5, pick(rng, (0.0, np.pi)) + rng.gauss(0, 0.3)
         group = pick(rng, (1, 1, 2, 3))
         for k in range(group):
             s = side.sign * side.walk + rng.uniform(-0.9, 0.9) + 0.35 * k
@@ -251,10 +258,10 @@ def _crossers(scene: Scene, rng: Rng) -> None:
     ):
         if not z or rng.random() > chance:
             continue
-        for _ in range(int(rng.integers(1, 5))):
+        for _ in range(rng.randrange(1, 5)):
             s, turn = (
                 rng.uniform(-street.left.edge, street.right.edge),
-                pick(rng, (np.pi / 2, -np.pi / 2)) + rng.normal(0, 0.2),
+                pick(rng, (np.pi / 2, -np.pi / 2)) + rng.gauss(0, 0.2),
             )
             depth = z + rng.uniform(0.4, 3.0)
             if rng.random() < 0.22:

@@ -14,13 +14,12 @@ from segraft.data.streets.canvas import Canvas, Color, Image, times
 from segraft.data.streets.ground import paint_ground
 from segraft.data.streets.populate import populate
 from segraft.data.streets.scene import in_view
+from segraft.data.streets.size import check_size
 from segraft.data.streets.sky import paint_horizon, paint_sky
 from segraft.data.streets.street import Rng, pick, sample_street, vary
 from segraft.data.streets.textures import sensor_noise
-from segraft.errors import UserError
 from segraft.params import Condition
 
-SMALLEST, LARGEST = 64, 2048
 SUNNY: tuple[Condition, ...] = ("clear", "dusk")
 """Conditions under which things cast shadows."""
 
@@ -50,32 +49,17 @@ def render(seed: int, key: tuple[int, ...], size: tuple[int, int], condition: Co
         UserError: the size is out of range.
     """
     check_size(size)
-    what, weather = (
-        np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(*key, i)))) for i in (0, 1)
-    )
-    canvas, inverse = _paint(what, size, condition)
+    what, weather = (np.random.SeedSequence(seed, spawn_key=(*key, i)) for i in (0, 1))
+    canvas, inverse = _paint(Rng(int(what.generate_state(1, np.uint64)[0])), size, condition)
+    dice = np.random.Generator(np.random.Philox(weather))
     mask = canvas.labels()
     with np.errstate(divide="ignore"):
         depth: NDArray[np.float32] = np.float32(1) / inverse
     image = cv2.GaussianBlur(canvas.image, (3, 3), 0.55)  # the lens
     ground = (mask == labels.ROAD) | (mask == labels.SIDEWALK) | (mask == labels.TERRAIN)
-    image = conditions.apply(image, condition, weather, depth, canvas.glow, ground)
-    image = sensor_noise(image, weather, read=1.0, shot=float(weather.uniform(0.8, 2.2)))
+    image = conditions.apply(image, condition, dice, depth, canvas.glow, ground)
+    image = sensor_noise(image, dice, read=1.0, shot=float(dice.uniform(0.8, 2.2)))
     return Frame(image, mask, depth)
-
-
-def check_size(size: tuple[int, int]) -> None:
-    """Refuse sizes that cannot show a street.
-
-    Raises:
-        UserError: a side is out of range, or the image is higher than wide.
-    """
-    height, width = size
-    if not (SMALLEST <= height <= width <= LARGEST):
-        raise UserError(
-            f"streets.size: {list(size)}: must be [height, width] in pixels, "
-            f"with {SMALLEST} <= height <= width <= {LARGEST}"
-        )
 
 
 def _paint(rng: Rng, size: tuple[int, int], condition: Condition) -> tuple[Canvas, NDArray[np.float32]]:
@@ -84,9 +68,9 @@ def _paint(rng: Rng, size: tuple[int, int], condition: Condition) -> tuple[Canva
     canvas = Canvas(street.camera, street.light, lit=condition != "clear")
     haze = paint_sky(canvas, street, rng)
     paint_horizon(canvas, rng, haze)
-    paint_ground(canvas, street, rng, [t.foot for t in scene.things if t.foot], scene.skyline)
-    for thing in (t for t in scene.things if in_view(t, street)):
-        shadow = scene.shadow(thing.foot.s, thing.foot.z) if thing.foot else 0.0
+    paint_ground(canvas, street, rng, [t.foot for t in scene.things if t.casts], scene.skyline)
+    for thing in in_view(scene):
+        shadow = scene.shadow(thing.foot.s, thing.foot.z) if thing.casts else 0.0
         thing.draw(canvas, rng, shadow)
     if rng.random() < 0.5:
         _hood(canvas, rng)
@@ -124,8 +108,8 @@ def _falloff(height: int, width: int) -> NDArray[np.float32]:
 
 def _response(rng: Rng) -> Image:
     """(1, 256, 3) look-up table: exposure, white balance and contrast of the camera."""
-    gain = np.exp(rng.normal(0, 0.1)) * np.exp(rng.normal(0, 0.03, 3))
-    gamma = np.exp(rng.normal(0, 0.1))
+    gain = np.exp(rng.gauss(0, 0.1)) * np.exp([rng.gauss(0, 0.03) for _ in range(3)])
+    gamma = np.exp(rng.gauss(0, 0.1))
     levels = np.linspace(0, 1, 256)[None, :, None] ** gamma
     curve: Image = np.minimum(255 * gain * levels, 255).astype(np.uint8)
     return curve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -10,7 +11,7 @@ import numpy as np
 from segraft.data.streets import labels
 from segraft.data.streets.canvas import Camera, Color, Light
 
-Rng = np.random.Generator
+Rng = random.Random  # a NumPy generator takes fifteen times as long to draw one number
 T = TypeVar("T")
 Style = Literal["town", "suburb", "park"]
 FAR = 120.0
@@ -18,14 +19,15 @@ FAR = 120.0
 
 
 def pick(rng: Rng, items: tuple[T, ...]) -> T:
-    """One of the items; much cheaper than Generator.choice."""
+    """One of the items; half the cost of Random.choice."""
     return items[int(rng.random() * len(items))]
 
 
 def vary(rng: Rng, color: Color, amount: float = 12) -> Color:
     """A colour near this one: lighter or darker, and a little off in hue."""
-    shift, spread = amount * (2 * rng.random() - 1), amount / 3
-    red, green, blue = (min(255.0, max(0.0, c + shift + spread * (2 * rng.random() - 1))) for c in color)
+    spread = amount / 1.5
+    shift = amount * (2 * rng.random() - 1) - spread / 2
+    red, green, blue = [min(255.0, max(0.0, c + shift + spread * rng.random())) for c in color]
     return red, green, blue
 
 
@@ -146,10 +148,10 @@ def _camera(rng: Rng, height: int, width: int, lane: float) -> Camera:
         u0=width * rng.uniform(0.46, 0.54),
         v0=height * rng.uniform(0.36, 0.5),
         eye=rng.uniform(1.2, 1.9),
-        roll=rng.normal(0, 0.012),
-        lateral=lane + rng.normal(0, 0.3),
-        yaw=rng.normal(0, 0.045),
-        bend=rng.normal(0, 0.0022),
+        roll=rng.gauss(0, 0.012),
+        lateral=lane + rng.gauss(0, 0.3),
+        yaw=rng.gauss(0, 0.045),
+        bend=rng.gauss(0, 0.0022),
     )
 
 

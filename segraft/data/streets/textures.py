@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -37,7 +38,14 @@ def grain() -> NDArray[np.float32]:
     return smooth
 
 
-def crop(table: NDArray[np.float32], rng: np.random.Generator, height: int, width: int) -> NDArray[np.float32]:
+class Random(Protocol):
+    """What both Python's and NumPy's generators have."""
+
+    def random(self) -> float:
+        """A number in [0, 1)."""
+
+
+def crop(table: NDArray[np.float32], rng: Random, height: int, width: int) -> NDArray[np.float32]:
     """(height, width) float32: a random cut of a table, a view where it fits; a larger one repeats the table."""
     row, column = (int(rng.random() * max(1, SIZE + 1 - side)) for side in (height, width))
     if height <= SIZE and width <= SIZE:

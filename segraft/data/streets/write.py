@@ -9,11 +9,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-import cv2
-
 from segraft.data.formats import SPLITS
-from segraft.data.streets.canvas import Image
-from segraft.data.streets.render import check_size, render
+from segraft.data.streets.size import check_size
 from segraft.machine import cores
 from segraft.params import Condition, Split, StreetSet
 from segraft.progress import progress
@@ -22,13 +19,6 @@ FRAME = 19
 """Cityscapes annotates the twentieth frame of each recording; here every scene is a recording of its own."""
 IN_PROCESS = 8
 """Fewer scenes than this are not worth a pool."""
-IMAGE_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
-"""Sensor noise hardly compresses: the best that libpng does in nine times the time is three fifths of the size."""
-MASK_PNG = (
-    *(cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
-    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
-)
-"""A row is mostly the one above it, so what is left are runs of zeros: a quarter of the time of libpng's own choice."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +100,8 @@ def _drain(done: Iterator[None], what: str, total: int) -> None:
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Worker processes that do not inherit this one's threads; after an error the scenes not begun are dropped."""
     context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # one import serves all workers
-    pool = ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,))
+    context.set_forkserver_preload(["segraft.data.streets.files"])  # one import serves all workers, none is made here
+    pool = ProcessPoolExecutor(workers, context, initializer=_one_thread)
     try:
         yield pool
     finally:
@@ -120,12 +110,12 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 def write_scene(scene: Scene) -> None:
     """Render one scene and write its two files."""
-    frame = render(scene.seed, (scene.dataset, SPLITS.index(scene.split), scene.index), scene.size, scene.condition)
-    _write_png(scene.image, cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), IMAGE_PNG)
-    _write_png(scene.mask, frame.labels, MASK_PNG)
+    from segraft.data.streets.files import write_scene
+
+    write_scene(scene)
 
 
-def _write_png(path: Path, pixels: Image, options: tuple[int, ...]) -> None:
-    encoded, data = cv2.imencode(".png", pixels, options)
-    assert encoded, f"OpenCV could not encode {path.name}"
-    path.write_bytes(data.data)  # cv2.imwrite would hide why a disk refuses
+def _one_thread() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
