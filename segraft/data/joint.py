@@ -6,7 +6,7 @@ whose probabilities the loss adds up (the idea of YOLO9000's WordTree, Redmon & 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -44,7 +44,7 @@ def open_source(
     opened = {}
     for number, one in enumerate(source.sets):
         own = [row for row in rows if row["image"].startswith(f"{one.path}/")]
-        files = open_files(root, one, classes, taxonomies, own, augment.size, tuple(sorted(coarse)))
+        files = open_files(root, one, classes, taxonomies, own, augment.size, tuple(sorted(coarse)), one.path)
         opened[f"joint-{number}" if number else "train"] = files
     return opened
 
@@ -67,10 +67,8 @@ def beyond_first(opened: dict[str, Files], augment: Augment) -> dict[str, Makers
 
 def mixed(opened: dict[str, Files], count: int) -> Makers:
     """Makers of at most `count` train samples of all datasets alike, for mixed batches; coarse labels are ignored."""
-    return list(_mixed(opened, count))
-
-
-def _mixed(opened: dict[str, Files], count: int) -> Iterator[Callable[[], Packed]]:
+    found: Makers = []
     for number, files in enumerate(opened.values()):
         part = count * (number + 1) // len(opened) - count * number // len(opened)
-        yield from spread(replace(files, coarse=None if files.coarse is None else ()), part)
+        found += spread(replace(files, coarse=None if files.coarse is None else ()), part)
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +26,7 @@ from segraft.errors import UserError
 from segraft.machine import cores
 from segraft.params import Augment, Condition, Dataset
 from segraft.progress import progress
+from segraft.steps import write_json
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -93,6 +93,7 @@ def open_files(
     rows: Sequence[dict[str, Any]],
     size: tuple[int, int] | None,
     coarse: tuple[tuple[int, ...], ...] | None = None,
+    below: str = "",
 ) -> Files:
     """A validated dataset; one of format none has no samples.
 
@@ -104,15 +105,16 @@ def open_files(
         rows: its manifest.
         size: what samples are resized to.
         coarse: of one of several datasets: the sets of trainIds that a label may stand for.
+        below: its folder below `root`.
 
     Raises:
         UserError: no map leads from the dataset's taxonomy to `classes`, the model's.
     """
-    encoding = list_samples(root / dataset.path if coarse is not None else root, dataset).encoding
+    encoding = list_samples(root / below, dataset).encoding
     own, target = load_taxonomy(taxonomies, dataset.taxonomy), load_taxonomy(taxonomies, classes)
     files = Files(root, rows, encoding, own, target, size, coarse)
     if rows:
-        assert files.table is not None  # a map that is missing is told before anything is packed
+        _ = files.table  # a map that is missing is told before anything is packed
     return files
 
 
@@ -166,7 +168,7 @@ def pack(
         coarse=tuple(_coarse_card(members, files.classes) for members in files.coarse or ()),
         shares=dict(shares),
     )
-    (folder / CARD).write_text(json.dumps(card.model_dump(), indent=2) + "\n", encoding="utf-8")
+    write_json(folder / CARD, card.model_dump())
     return card
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from segraft.data.packing import open_files, pack, pasted, simulated
 from segraft.data.taxonomy import kin, load_taxonomy
 from segraft.data.unlabelled import unlabelled
 from segraft.params import Augment, Data
+from segraft.steps import write_json
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def join(parts: Sequence[Path], folder: Path) -> DatasetCard:
             shown_pixels=tuple(map(sum, zip(*(one.shown_pixels for one in held), strict=True))),
         )
     card = cards[0].model_copy(update={"splits": splits})
-    (folder / CARD).write_text(json.dumps(card.model_dump(), indent=2) + "\n", encoding="utf-8")
+    write_json(folder / CARD, card.model_dump())
     return card
 
 

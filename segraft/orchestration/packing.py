@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segraft import steps
-from segraft.orchestration.component import STORE, Artifact, files, locate, made_of, reported, settle
+from segraft.orchestration.component import MADE_OF, STORE, Artifact, files, locate, made_of, reported, settle
 from segraft.orchestration.rendering import render
 from segraft.params import Augment, Data, as_section
 
@@ -44,7 +44,7 @@ def join(parts: Sequence[Artifact], packed_source: Artifact) -> None:
         store, path = os.environ.get(STORE), Path(packed_source.path)
         made = Path(store) / f".joined-{uuid.uuid4().hex}" if store else path
         join([Path(locate(part)) for part in parts], made)
-        origins = {name: md5 for part in parts for name, md5 in part.metadata.get("made_of", {}).items()}
+        origins = {name: md5 for part in parts for name, md5 in part.metadata.get(MADE_OF, {}).items()}
         settle(packed_source, origins, made)
 
 

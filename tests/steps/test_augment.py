@@ -61,13 +61,17 @@ DATA = PARAMS.data.model_copy(update={"source": dataset("fine", "source"), "targ
 AUGMENT = PARAMS.augment.model_copy(update={"crop": (64, 64), "shard_mb": 1})
 
 
+def write_taxonomies(root: Path, *taxonomies: dict[str, object]) -> None:
+    (root / "taxonomies").mkdir()
+    for taxonomy in taxonomies:
+        (root / "taxonomies" / f"{taxonomy['name']}.yaml").write_text(yaml.safe_dump(taxonomy))
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A source and a target of discs with taxonomies of their own, validated."""
     root = tmp_path_factory.mktemp("world")
-    (root / "taxonomies").mkdir()
-    for taxonomy in (FINE, COARSE):
-        (root / "taxonomies" / f"{taxonomy['name']}.yaml").write_text(yaml.safe_dump(taxonomy))
+    write_taxonomies(root, FINE, COARSE)
     write(root / "source", 0, 8)
     write(root / "target", 1000, 4)
     names = ("source", "target", "taxonomies", "manifest", "report")

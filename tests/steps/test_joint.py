@@ -16,7 +16,7 @@ from segraft.data.taxonomy import Taxonomy, load_taxonomy
 from segraft.errors import UserError
 from segraft.params import JointSet, Source, build
 from segraft.steps import run
-from tests.steps.test_augment import AUGMENT, COARSE, FINE, PARAMS, dataset, write
+from tests.steps.test_augment import AUGMENT, COARSE, FINE, PARAMS, dataset, write, write_taxonomies
 from tests.training.test_run import MODEL, TRAINING
 
 TAXONOMIES = Path(__file__).parents[2] / "data/taxonomies"
@@ -46,9 +46,7 @@ def run_validate(root: Path, out: Path) -> None:
 def world(tmp_path_factory):
     """Both in one folder, and a target of the finer classes; packed."""
     root = tmp_path_factory.mktemp("world")
-    (root / "taxonomies").mkdir()
-    for taxonomy in (FINE, ROUGH):
-        (root / "taxonomies" / f"{taxonomy['name']}.yaml").write_text(yaml.safe_dump(taxonomy))
+    write_taxonomies(root, FINE, ROUGH)
     write(root / "source" / "named", 0, 6)
     write(root / "source" / "unnamed", 300, 9)
     write(root / "target", 1000, 4)
