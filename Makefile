@@ -51,8 +51,10 @@ bench: .venv/ready  ## speed against named peers (a few minutes; wants an idle m
 	python -m benchmarks.validate
 	python -m benchmarks.startup
 
+COMPILE = uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-header
 lock: .venv/ready  ## compile requirements.lock anew from pyproject.toml
-	uv pip compile pyproject.toml --quiet --all-extras --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --output-file requirements.lock
+	$(COMPILE) pyproject.toml --all-extras --output-file requirements.lock
+	$(COMPILE) --group pyproject.toml:sbom --output-file requirements-sbom.lock
 
 VARIANT ?= gpu
 TAG ?= dev

@@ -175,7 +175,13 @@ def test_sections_survive_kubeflow_s_floats_and_json():
     assert params.as_section("finetune", json.dumps(section.model_dump())) == section
 
 
-def test_lock_names_no_registry_and_pairs_torch_with_torchvision():
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-uv.lock", "requirements-sbom.lock"])
+def test_locks_hash_every_package_and_name_no_registry(name):
+    lock = (ROOT / name).read_text()
+    packages = re.findall(r"^[a-z].*?(?=^[a-z]|\Z)", lock, flags=re.MULTILINE | re.DOTALL)
+    assert "://" not in lock and packages and all("--hash=sha256:" in package for package in packages)
+
+
+def test_lock_pairs_torch_with_torchvision():
     lock = (ROOT / "requirements.lock").read_text()
-    assert "://" not in lock and "--hash=sha256:" in lock
     assert "torch==2.13.0" in lock and "torchvision==0.28.0" in lock
