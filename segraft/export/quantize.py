@@ -30,7 +30,7 @@ def quantize_openvino(graph: Path, images: Images, stride: int, destination: Pat
     """
     nncf = _quiet_nncf()
     model = ov.Core().read_model(graph)
-    ov.save_model(_quantize(nncf, model, images, stride, lambda image: image), destination)
+    ov.save_model(_quantize(nncf, model, images, stride, lambda image: image, None), destination)
 
 
 def quantize_onnx(graph: Path, images: Images, stride: int, destination: Path) -> None:
@@ -39,17 +39,27 @@ def quantize_onnx(graph: Path, images: Images, stride: int, destination: Path) -
     import onnx
 
     model = onnx.load(graph)
-    onnx.save(_quantize(nncf, model, images, stride, lambda image: {INPUT: image}), destination)
+    # ONNX Runtime's QLinearConv takes one range for all channels; before depthwise convolutions NNCF would write many.
+    onnx.save(_quantize(nncf, model, images, stride, lambda image: {INPUT: image}, False), destination)
 
 
-def _quantize(nncf: Any, model: Any, images: Images, stride: int, feed: Callable[[NDArray[np.uint8]], Any]) -> Any:
+def _quantize(
+    nncf: Any,
+    model: Any,
+    images: Images,
+    stride: int,
+    feed: Callable[[NDArray[np.uint8]], Any],
+    per_channel: bool | None,
+) -> Any:
     calibration = nncf.Dataset(images, lambda image: feed(pad(image[None], stride)))
+    ranges = nncf.quantization.advanced_parameters.QuantizationParameters(per_channel=per_channel)
     return nncf.quantize(
         model,
         calibration,
         preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: Swish and ReLU6 have one-sided ranges
         subset_size=len(images),
         ignored_scope=nncf.IgnoredScope(types=PRECISE, validate=False),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(activations_quantization_params=ranges),
     )
 
 

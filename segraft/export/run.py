@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segraft.checkpoint import CARD, WEIGHTS, load_model, read_card, sha256
 from segraft.data.packed import DatasetCard, Packed, PackedDataset, PackedSplit
@@ -59,13 +60,16 @@ def export(export: Export, finetuned: Path, dataset: Path, exported: Path) -> Me
         reference=None,
     )
     _write(exported, draft)
-    runtimes = {name: open_named(exported, name, export.threads) for name in names}
+    runtimes, failed = answering(exported, names, export.threads, samples[0].image)
     truth, tallies = measure(Eager(exported, export.threads, "fp32"), runtimes, samples)
-    measured = judge(export, truth, tallies, {name: size_mb(exported, name) for name in names})
+    measured = judge(export, truth, tallies, {name: size_mb(exported, name) for name in runtimes})
     chosen, why = choose(measured)
     reference = reference_of(runtimes[chosen], packed.split("train"), export.images)
     changes = {"runtimes": measured, "chosen": chosen, "why": why, "reference": reference}
-    changes["measured_on"] = _circumstances(split, samples, packed.card, export.threads, truth)
+    changes |= {
+        "unavailable": unavailable | failed,
+        "measured_on": _circumstances(split, samples, packed.card, export.threads, truth),
+    }
     _write(exported, draft.model_copy(update=changes))
     _table(measured, truth, chosen, why)
     return _metrics(measured, truth, chosen)
@@ -89,6 +93,29 @@ def write_files(folder: Path, runtimes: Sequence[str], calibration: Sequence[Pac
     if GRAPH not in wanted:
         graph.unlink()
     return {}
+
+
+def answering(
+    folder: Path, names: Sequence[str], threads: int, image: NDArray[np.uint8]
+) -> tuple[dict[str, Runtime], dict[str, str]]:
+    """The runtimes that answer an (H, W, 3) uint8 image, and for the others why not.
+
+    Raises:
+        Exception: PyTorch itself fails.
+    """
+    runtimes, failed = {}, {}
+    for name in names:
+        try:
+            runtime = open_named(folder, name, threads)
+            runtime.predict(image[None])
+        except Exception as error:  # engines raise what they like; one that cannot run this graph is not chosen
+            if name == TORCH:
+                raise
+            failed[name] = f"does not run here: {error}"
+            print(f"{name}: {failed[name]}")
+        else:
+            runtimes[name] = runtime
+    return runtimes, failed
 
 
 def judge(

@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -11,7 +12,8 @@ from segraft.errors import UserError
 from segraft.evaluation.confusion import ConfusionMatrix
 from segraft.export.graph import difference, export_graph
 from segraft.export.measure import Tally
-from segraft.export.run import choose, judge
+from segraft.export.quantize import quantize_onnx
+from segraft.export.run import answering, choose, judge
 from segraft.integrity import seal as seal_folder
 from segraft.models import create_model
 from segraft.params import Export
@@ -44,6 +46,24 @@ def test_int8_is_smaller_and_measured(quantized):
     for name in INT8:
         assert card.runtimes[name].size_mb < 0.4 * card.runtimes["onnx-fp32"].size_mb
         assert card.runtimes[name].agreement > 0.9
+
+
+def test_a_runtime_that_does_not_run_is_left_out_with_the_reason(copy):
+    (copy / "model.onnx").write_bytes(b"no graph")
+    found, failed = answering(copy, ("torch", "onnx-fp32"), 1, np.zeros((64, 64, 3), np.uint8))
+    assert set(found) == {"torch"} and "model.onnx" in failed["onnx-fp32"]
+
+
+def test_int8_before_separable_convolutions_runs(exported, tmp_path):
+    torch.manual_seed(0)
+    network, card = create_model("deeplabv3plus", "resnet18", 2).eval(), read_card(exported)
+    export_graph(network, card, tmp_path / "model.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    quantize_onnx(tmp_path / "model.onnx", list(images), 32, tmp_path / "int8.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "int8.onnx", providers=["CPUExecutionProvider"])
+    wanted = Served(network, card).eval()(torch.from_numpy(images))[1].detach().numpy()
+    (found,) = session.run(["logits"], {"images": images})
+    assert np.abs(found - wanted).mean() < 0.1 * np.abs(wanted).mean()
 
 
 def test_it_is_a_model_folder_still(exported):
