@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 
 from segraft import __version__
-from segraft.checkpoint import read_card
-from segraft.data.packed import PackedDataset
+from segraft.checkpoint import read_card, sha256
+from segraft.data.packed import CARD, PackedDataset
 from segraft.evaluation.run import score
 from segraft.evaluation.scores import Counts, iou_of_counts, mean
 from segraft.ladder.rungs import SOURCELESS, TOTAL, UNTRAINED, compute, settings
 from segraft.ladder.subsets import budget, pack_subset
-from segraft.params import Finetune, Params, RungName
+from segraft.params import Finetune, Params, Pretrain, RungName
 from segraft.progress import progress
 from segraft.steps import remove, run, write_json
+
+BARE = ("encoder", "encoder_total")
+"""Rungs that start from model.weights in the encoder alone."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def climb(data: Data) -> list[Result]:
 
 def _result(cell: Cell, data: Data) -> Result | None:
     name = f"{cell.share:g}-{cell.seed}".replace(".", "_")
-    origin = PackedDataset(data.target).card.fingerprint[:12]
+    origin = sha256(data.target / CARD)[:12]
     dataset = pack_subset(data.target, cell.share, cell.seed, data.folder / "subsets" / f"{origin}-{name}")
     training = _training(cell, data)
     if lacking := _lacking(training, PackedDataset(dataset)):
@@ -138,7 +141,9 @@ def _training(cell: Cell, data: Data) -> Finetune:
 
 def fingerprint(cell: Cell, training: Finetune, dataset: Path, data: Data) -> str:
     """Digest of all that decides a cell's result."""
-    params = data.params
+    from segraft.training.transfer import links
+
+    params, card, source = data.params, PackedDataset(dataset).card, read_card(data.pretrained)
     content: dict[str, Any] = {
         "rung": cell.rung,
         "segraft": __version__,
@@ -146,8 +151,10 @@ def fingerprint(cell: Cell, training: Finetune, dataset: Path, data: Data) -> st
         "training": training.model_dump(mode="json"),
         "scratch": params.scratch.model_dump(mode="json"),
         "evaluate": params.evaluate.model_dump(mode="json", exclude={"threads", "examples"}),
-        "dataset": PackedDataset(dataset).card.fingerprint,
-        "pretrained": read_card(data.pretrained).weights_sha256,
+        "dataset": card.fingerprint,
+        "pretrained": source.weights_sha256,
+        "links": links(source, card).tolist(),
+        "start": _untrained(training, params).model_dump(mode="json") if cell.rung in BARE else None,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
@@ -177,21 +184,31 @@ def _train(cell: Cell, training: Finetune, dataset: Path, data: Data, work: Path
         once = params.scratch.model_copy(update={"budget": "finetune"})
         sections = {"model": params.model, "pretrain": params.pretrain, "finetune": training, "scratch": once}
         return run("scratch", sections, paths)["seconds"]
-    bare = cell.rung in ("encoder", "encoder_total")
-    start = _without_source(dataset, data, work) if bare else data.pretrained
+    start = _without_source(training, dataset, data, work) if cell.rung in BARE else data.pretrained
     return run("finetune", {"model": params.model, "finetune": training}, paths | {"pretrained": start})["seconds"]
 
 
-def _without_source(dataset: Path, data: Data, work: Path) -> Path:
+def _without_source(training: Finetune, dataset: Path, data: Data, work: Path) -> Path:
     """A model folder with model.weights in the encoder and chance elsewhere."""
-    before = data.params.pretrain
-    bare = {"self_train": before.self_train.model_copy(update={"weight": 0.0}), "source_share": 0.0}
-    bare |= {"distill": before.distill.model_copy(update={"teacher": None})}
-    untrained = before.model_copy(update={"epochs": 0} | bare)
     place = work / "start"
     paths = {"dataset": dataset, "work": place / "work", "weights": place / "weights", "log": place / "log"}
-    run("pretrain", {"model": data.params.model, "pretrain": untrained}, paths)
+    run("pretrain", {"model": data.params.model, "pretrain": _untrained(training, data.params)}, paths)
     return place / "weights"
+
+
+def _untrained(training: Finetune, params: Params) -> Pretrain:
+    """No step of pretraining, in the cell's seed: another seed is another decoder."""
+    before = params.pretrain
+    return before.model_copy(
+        update={
+            "epochs": 0,
+            "seed": training.seed,
+            "batch_norm": "group" if training.batch_norm == "group" else "train",
+            "source_share": 0.0,
+            "self_train": before.self_train.model_copy(update={"weight": 0.0}),
+            "distill": before.distill.model_copy(update={"teacher": None}),
+        }
+    )
 
 
 def source_pixels(pretrained: Path, source: Path) -> int:

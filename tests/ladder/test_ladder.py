@@ -1,6 +1,7 @@
 """The ladder on tiny data: equal compute, nested label budgets, kept cells, and comparisons of known tables."""
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 import yaml
 
+from segraft.checkpoint import load_model
 from segraft.commands import ladder as command
 from segraft.data.packed import CARD, DatasetCard, PackedDataset, ShardWriter
 from segraft.errors import UserError
 from segraft.evaluation.intervals import interval
-from segraft.ladder.cells import Cell, Data, Result, cells, climb, source_pixels
+from segraft.ladder.cells import Cell, Data, Result, _without_source, cells, climb, fingerprint, source_pixels
 from segraft.ladder.compare import power_law, resampled
 from segraft.ladder.report import write
 from segraft.ladder.rungs import CHANGES, compute, settings
@@ -170,6 +172,32 @@ def test_another_setting_is_another_cell(climbed):
     count = len(list((data.folder / "cells").iterdir()))
     climb(replace(data, params=params))
     assert len(list((data.folder / "cells").iterdir())) == count + 1
+
+
+def test_another_seed_is_another_decoder_without_a_source(climbed, target, tmp_path):
+    data, _ = climbed
+    heads = []
+    for seed in (1, 1, 2):
+        start = _without_source(settings("encoder", SHORT, seed), target, data, tmp_path / str(len(heads)))
+        state = load_model(start)[0].state_dict()
+        heads.append(
+            next(state[name] for name in sorted(state) if not name.startswith("encoder.") and state[name].ndim == 4)
+        )
+    assert heads[0].equal(heads[1]) and not heads[0].equal(heads[2])
+
+
+def test_another_map_between_the_classes_is_another_cell(climbed, target, pretrained, tmp_path):
+    data, _ = climbed
+    copy = shutil.copytree(target, tmp_path / "target")
+    card = json.loads((copy / CARD).read_text())
+    card["taxonomy"] = "circles"
+    (copy / CARD).write_text(json.dumps(card))
+    (other := shutil.copytree(copy, tmp_path / "other")).joinpath(CARD).write_text(
+        json.dumps(card | {"kin": {"discs": [[CLASSES[0].name, CLASSES[1].name]]}})
+    )
+    cell = Cell("full", 1.0, 1)
+    digests = {fingerprint(cell, SHORT, folder, replace(data, target=folder)) for folder in (copy, other)}
+    assert len(digests) == 2
 
 
 def test_cells_are_every_combination_once():
