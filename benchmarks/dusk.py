@@ -24,7 +24,7 @@ from segraft.ladder.table import outcome
 from segraft.params import Params, load_params
 from segraft.planning.plan import Inputs, plan
 from segraft.planning.write import commented, write_text
-from segraft.steps import beside_path, publish, run
+from segraft.steps import beside, run
 
 PARAMS = Path("params.yaml")
 SOURCE_CROP = "augment.crop=[192, 256]"
@@ -86,9 +86,8 @@ def main() -> None:
             results = climb(replace(data, params=used.model_copy(update={"ladder": ladder})))
             found |= {(result.rung, result.share, result.seed): result for result in results}
     told_all = outcome(list(found.values()))
-    temporary = beside_path(args.work / "report")
-    write(told_all, temporary)
-    publish(temporary, args.work / "report")
+    with beside(args.work / "report") as made:
+        write(told_all, made)
     print("\n".join([machine(), *told(told_all), str(args.work / "report/ladder.html")]))
 
 

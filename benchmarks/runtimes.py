@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -20,8 +21,8 @@ from benchmarks.common import machine
 from segraft.checkpoint import load_model
 from segraft.data.packed import Packed, PackedDataset
 from segraft.export.measure import measure
+from segraft.export.run import Spread
 from segraft.export.run import export as run_export
-from segraft.export.run import spread
 from segraft.params import Export
 from segraft.serving.runtime import Prediction, open_runtime
 from segraft.serving.runtimes import FILES
@@ -65,7 +66,7 @@ def main():
     args = parser.parse_args()
     gate = {"max_miou_loss": 0.2, "min_agreement": 0.0}
     knobs = Export(runtimes=tuple(args.runtimes), images=1, calibration_images=32, threads=0, **gate)
-    samples = spread(PackedDataset(args.dataset).split("val"), args.images)
+    samples: Sequence[Packed] = Spread(PackedDataset(args.dataset).split("val"), args.images)
     samples = [resized(sample, args.size) for sample in samples] if args.size else samples
     with tempfile.TemporaryDirectory() as scratch:
         run_export(knobs, args.model, args.dataset, Path(scratch) / "exported")

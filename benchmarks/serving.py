@@ -13,7 +13,6 @@ import io
 import json
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -28,15 +27,9 @@ from PIL import Image
 
 from benchmarks.common import interleaved, machine
 from segraft.data.streets.render import render
+from tests.ports import free_port
 
 SIZE = (512, 1024)
-
-
-def free_port() -> int:
-    """A port that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

@@ -13,7 +13,7 @@ def pretrained(
 
     Args:
         place: models:/NAME/VERSION, or a model folder.
-        version: digest of the folder, so that another model is another input.
+        version: digest of the folder, so that another model is another input; empty: not known, or registered.
         tracking: the params section, as JSON.
         weights: the model folder.
         log: its training log.
@@ -21,4 +21,4 @@ def pretrained(
     """
     from segraft.orchestration.references import bring
 
-    bring(place, tracking, weights, log)
+    bring(place, version, tracking, weights, log)

@@ -19,7 +19,7 @@ TRAINED = ("pretrain", "finetune", "scratch")
 """Steps that many nodes can do as one TrainJob; the task's own pod then only watches."""
 USER = 10001
 """Who runs in a pod: the image's own user, never root."""
-RETRIED = ("pretrain", "finetune", "scratch", "fetch", "register")
+RETRIED = ("pretrain", "finetune", "scratch", "fetch", "pretrained", "register", "deploy")
 """Steps that go on where they were, or that speak with a server: the same call may succeed the next time."""
 
 

@@ -1,7 +1,7 @@
 """Where a pipeline's datasets come from, and what names their content.
 
-By `data.source.path` and `data.target.path`: the embedded streets are generated; with `cluster.repo` a dataset is
-brought from that repository at a commit; an object store's URL is imported; a folder is referred to where it is.
+By `data.source.path` and `data.target.path`: the embedded streets are generated; from an object store a dataset is
+brought anew in each run; with `cluster.repo` from that repository at a commit; a folder is referred to where it is.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kfp import dsl
-
 from segraft.errors import UserError
 from segraft.orchestration.digest import digest
-from segraft.params import Cluster, Dataset, Params, read_yaml
+from segraft.params import Cluster, Dataset, read_yaml
+from segraft.tracking import without_password
 
 if TYPE_CHECKING:
     from pipelines.graph import Graph, Target
@@ -42,15 +41,20 @@ def _model(target: Target) -> dict[str, str]:
 
         return {"pretrained": resolve(place, target.params.tracking), "pretrained_version": ""}
     folder = Path(place)
-    if not folder.is_dir():
+    if target.remote:
+        _seen_from_the_cluster("--model", place, "a registered model")
+    elif not folder.is_dir():
         raise UserError(f"--model: {place}: no such model folder")
-    return {"pretrained": str(folder.absolute()), "pretrained_version": digest(folder)}
+    return {"pretrained": str(folder.absolute()), "pretrained_version": digest(folder) if folder.is_dir() else ""}
 
 
-def folders(params: Params) -> list[Path]:
+def folders(target: Target) -> list[Path]:
     """The folders of this machine that the steps read."""
-    given = [getattr(params.data, role).path for role in ROLES if not _is_streets(getattr(params.data, role), role)]
-    return [Path(path) for path in [params.cluster.repo or None, *given] if path and Path(path).exists()]
+    roles = {role: getattr(target.params.data, role) for role in ROLES}
+    given = [dataset.path for role, dataset in roles.items() if not _is_streets(dataset, role)]
+    return [
+        Path(path) for path in (target.params.cluster.repo, target.pretrained, *given) if path and Path(path).exists()
+    ]
 
 
 def tasks(graph: Graph) -> dict[str, Any]:
@@ -62,34 +66,38 @@ def tasks(graph: Graph) -> dict[str, Any]:
 
 def _given(graph: Graph, dataset: Dataset, role: str) -> Any:
     version = graph.inputs[f"{role}_version"]
-    if graph.params.cluster.repo:
+    if "://" in dataset.path:
+        task = graph("fetch", repo="", rev="", path=dataset.path)
+    elif graph.params.cluster.repo:
         task = graph("fetch", repo=graph.params.cluster.repo, rev=version, path=dataset.path)
-    elif "://" in dataset.path:
-        return dsl.importer(artifact_uri=dataset.path, artifact_class=dsl.Dataset, reimport=True).output
     else:
         place = dataset.path if graph.target.remote else str(Path(dataset.path).absolute())
         task = graph("locate", place=place, md5=version)
-        if not graph.defaults[f"{role}_version"]:
-            task.set_caching_options(False)
+    if not graph.defaults[f"{role}_version"]:
+        task.set_caching_options(False)
     return task.set_display_name(role).outputs["dataset"]
 
 
 def _version(dataset: Dataset, role: str, target: Target, project: Path) -> str:
-    """What changes when the content does: a commit, or a digest; empty where only the cluster can tell, or need not."""
-    if _is_streets(dataset, role) or ("://" in dataset.path and not target.params.cluster.repo):
+    """What changes when the content does: a commit, or a digest; empty where only a task can tell, or need not."""
+    if _is_streets(dataset, role) or "://" in dataset.path:
         return ""
     if target.params.cluster.repo:
         return commit(target.params.cluster)
     path = project / dataset.path
-    if target.remote and not Path(dataset.path).is_absolute():
-        raise UserError(
-            f"data.{role}.path: {dataset.path} is on this machine; name a cluster.repo that has it, "
-            "or an absolute path on one of cluster.volumes"
-        )
+    if target.remote:
+        _seen_from_the_cluster(f"data.{role}.path", dataset.path, "a cluster.repo that has it")
     pointer = path.with_name(f"{path.name}.dvc")
     if path.exists():
         return digest(path)
     return str(read_yaml(pointer)["outs"][0]["md5"]) if pointer.is_file() else ""
+
+
+def _seen_from_the_cluster(key: str, path: str, otherwise: str) -> None:
+    if not Path(path).is_absolute():
+        raise UserError(
+            f"{key}: {path} is on this machine; name {otherwise}, or an absolute path on one of cluster.volumes"
+        )
 
 
 def commit(cluster: Cluster) -> str:
@@ -97,7 +105,7 @@ def commit(cluster: Cluster) -> str:
     asked = ["git", "ls-remote", cluster.repo, cluster.rev or "HEAD"]
     done = subprocess.run(asked, capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"cluster.repo: {cluster.repo}: {done.stderr.strip()}")
+        raise UserError(without_password(f"cluster.repo: {cluster.repo}: {done.stderr.strip()}"))
     found = [line.split("\t")[0] for line in done.stdout.splitlines()]
     return found[0] if found else cluster.rev  # a commit's own name is no ref
 

@@ -1,6 +1,7 @@
 """What every pipeline is drawn with: `Graph` makes a task of a step's name, `draw` a pipeline of a graph.
 
-A pipeline's inputs are the params sections of its steps, one JSON string each, and what names its data's content.
+A pipeline's inputs are the params sections of its steps, one JSON string each, what names its data's content, and the
+manifests of the endpoint that it deploys to.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import components
 from pipelines import cluster, data
 from segraft.errors import UserError
 from segraft.orchestration.digest import code
+from segraft.orchestration.secrecy import refuse_passwords
 from segraft.params import SECTIONS, Params
 from segraft.steps import STEPS, spec
 
@@ -91,7 +93,9 @@ class Graph:
 
     def model(self) -> dsl.PipelineTask:
         """A model that exists already, and its log."""
-        return self("pretrained", place=self.inputs["pretrained"], version=self.inputs["pretrained_version"])
+        task = self("pretrained", place=self.inputs["pretrained"], version=self.inputs["pretrained_version"])
+        known = self.defaults["pretrained"].startswith("models:") or self.defaults["pretrained_version"]
+        return task if known else task.set_caching_options(False)
 
     def judged(self, on: Packed, pretrained: Any, tuned: Any, baseline: Any) -> None:
         """The three models scored, the tuned one registered and, if it passes the gate, deployed."""
@@ -150,17 +154,36 @@ def as_json(params: Params, section: str) -> str:
     return params.section(section).model_dump_json(by_alias=True)
 
 
+def _manifests(target: Target, project: Path) -> str:
+    """Those of the endpoint that the task deploy is to roll out; a pod does not have the folder that they lie in."""
+    deploy = target.params.deploy
+    if deploy.pipeline != "endpoint":
+        return "{}"
+    if target.remote and deploy.runtime:
+        raise UserError(
+            f"deploy.runtime: {deploy.runtime}: a run may not change what other endpoints share; apply it as admin "
+            "(docs/cluster.md), and leave this empty"
+        )
+    from segraft.deploy.endpoint import read
+
+    manifests = {f"{one['kind']}/{one['metadata']['name']}": one for one in read(deploy, project)}
+    # Two braces are a template to Argo, and in JSON they occur in texts alone.
+    return json.dumps(manifests).replace("{{", "\\u007b\\u007b")
+
+
 def draw(name: str, target: Target, project: Path) -> Any:
     """Pipeline `name` as kfp wants it; its inputs default to `target.params`.
 
     Raises:
-        UserError: there is no such pipeline; the message lists them.
+        UserError: there is no such pipeline (the message lists them), or a knob cannot be drawn.
     """
     if name not in PIPELINES:
         raise UserError(f"{name}: no such pipeline; there are {', '.join(PIPELINES)}")
+    if target.remote:
+        refuse_passwords(target.params)
     module = importlib.import_module(f"pipelines.{name}")
     inputs = {section: as_json(target.params, section) for section in (*sections(STEPS), "deploy")}
-    inputs |= data.inputs(target, project)
+    inputs |= {"manifests": _manifests(target, project), **data.inputs(target, project)}
 
     def pipeline(*channels: Any) -> None:
         getattr(module, name)(Graph(target, dict(zip(inputs, channels, strict=True)), inputs))

@@ -106,8 +106,9 @@ def _local(args: argparse.Namespace, params: Params) -> int:
     from pipelines import containers, data, local
     from pipelines.graph import draw
 
-    runner = containers.containers(data.folders(params)) if args.containers else local.subprocesses
-    pipeline = draw(args.pipeline, _target(args, params), Path.cwd())
+    target = _target(args, params)
+    runner = containers.containers(data.folders(target)) if args.containers else local.subprocesses
+    pipeline = draw(args.pipeline, target, Path.cwd())
     local.run(pipeline, params.tracking, runner, keep=args.keep)
     return 0
 

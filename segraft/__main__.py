@@ -12,6 +12,7 @@ from pathlib import Path
 
 from segraft import __version__
 from segraft.errors import UserError
+from segraft.processes import ended_by_sigterm
 from segraft.steps import STEPS, Spec, run, spec, write_json
 
 EXIT_DATA, EXIT_IO = 65, 74  # sysexits.h: EX_DATAERR, EX_IOERR
@@ -36,10 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     name = next((word for word in argv if not word.startswith("-")), "")
     try:
-        if name in COMMANDS:
-            return _command(name, argv[argv.index(name) + 1 :])
-        if name in STEPS:
-            return _step(spec(name), argv[argv.index(name) + 1 :])
+        if name in (*COMMANDS, *STEPS):
+            with ended_by_sigterm():
+                return (_command if name in COMMANDS else _step)(name, argv[argv.index(name) + 1 :])
         _overview().parse_args(argv)
         _overview().print_help()
         return 0
@@ -79,7 +79,8 @@ def _command(name: str, argv: list[str]) -> int:
     return 0
 
 
-def _step(step: Spec, argv: list[str]) -> int:
+def _step(name: str, argv: list[str]) -> int:
+    step = spec(name)
     parser = argparse.ArgumentParser(
         prog=f"segraft {step.name}",
         description=step.summary,

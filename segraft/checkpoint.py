@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -103,25 +104,48 @@ def load_weights(folder: Path, card: ModelCard) -> dict[str, Any]:
         raise UserError(f"{path}: not a safetensors file ({error}); make the model folder again") from None
 
 
+def build_network(
+    arch: str,
+    encoder: str,
+    classes: int,
+    norm: Norm = "batch",
+    channels: Mapping[str, int] | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> nn.Module:
+    """A network as cards describe them, with random weights.
+
+    Args:
+        arch: which architecture.
+        encoder: which encoder.
+        classes: how many.
+        norm: group: GroupNorm in the place of BatchNorm.
+        channels: what a card says of its pruned convolutions.
+        state: the pruned weights, whose shapes the network gets; needed where there are channels.
+    """
+    from segraft.models import create_model
+
+    network = create_model(arch, encoder, classes)
+    if channels:
+        from segraft.compression.widths import fit_widths
+
+        assert state is not None
+        fit_widths(network, state, channels)
+    if norm == "group":
+        from segraft.training.batchnorm import to_group_norm
+
+        to_group_norm(network)
+    return network
+
+
 def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
     """A model folder's network on the CPU, in eval mode, and its card.
 
     Raises:
         UserError: the folder is not whole, or the weights do not fit the architecture that it names.
     """
-    from segraft.models import create_model
-
     card = read_card(folder)
-    model = create_model(card.arch, card.encoder, len(card.classes))
-    if card.norm == "group":
-        from segraft.training.batchnorm import to_group_norm
-
-        to_group_norm(model)
     state = load_weights(folder, card)
-    if card.channels:
-        from segraft.compression.widths import fit_widths
-
-        fit_widths(model, state, card.channels)
+    model = build_network(card.arch, card.encoder, len(card.classes), card.norm, card.channels, state)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

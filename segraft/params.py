@@ -6,6 +6,7 @@ The classes hold types, bounds and meanings; params.yaml alone holds values, so 
 from __future__ import annotations
 
 import json
+import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,9 @@ Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
-Size = Annotated[tuple[int, int], Field(description="height, width in pixels")]
+Size = Annotated[tuple[AtLeastOne, AtLeastOne], Field(description="height, width in pixels")]
+MAX_PIXELS = 89_478_485
+"""Of any image: Pillow's threshold for a decompression bomb, 256 MiB of RGB."""
 
 Split = Literal["train", "val", "test"]
 Condition = Literal["clear", "dusk", "night", "rain", "fog", "snow", "night-rain"]
@@ -129,6 +132,8 @@ class Data(Section):
     def _target_is_one_dataset(self) -> Data:
         if self.target.format == "joint":
             raise ValueError("target: format joint: only the source may be several datasets")
+        if self.target.format == "none":
+            raise ValueError("target: format none: there is no pipeline without a target; give the layout of its files")
         return self
 
 
@@ -154,7 +159,9 @@ class Validate(Section):
     """What counts as an error and what as a warning in the data."""
 
     min_size: AtLeastOne = Field(description="smallest side of an image, pixels")
-    max_pixels: AtLeastOne = Field(description="largest image, pixels; read from the header, before decoding")
+    max_pixels: Annotated[int, Field(ge=1, le=MAX_PIXELS)] = Field(
+        description="largest image, pixels; read from the header, before decoding; cut larger ones into tiles"
+    )
     min_samples: AtLeastOne = Field(description="fewest images a split may have")
     rare_images: Count = Field(description="warn about a class that fewer train images than this show")
     max_void: Fraction = Field(description="warn about a mask of which more than this share is ignored")
@@ -191,6 +198,12 @@ class Online(Section):
     noise: NonNegative = Field(description="largest standard deviation of sensor noise, of 255")
     blur: Fraction = Field(description="probability of a slight blur")
     rare_crop: Fraction = Field(description="probability that a crop is centred on a pixel of a rare class")
+
+    @model_validator(mode="after")
+    def _scale_is_a_range(self) -> Online:
+        if self.scale[0] > self.scale[1]:
+            raise ValueError(f"scale: {list(self.scale)}: the smallest must not be above the largest")
+        return self
 
 
 class Augment(Section):
@@ -456,7 +469,9 @@ class Cluster(Section):
     volumes: tuple[Volume, ...]
     secrets: tuple[Secret, ...]
     timeout: Count = Field(description="seconds after which a step is stopped (0: never)")
-    retries: Count = Field(description="of steps that a lost pod or server may fail: training, fetch, register")
+    retries: Count = Field(
+        description="of what a lost pod or server may fail: training, fetch, pretrained, register, deploy"
+    )
 
     @model_validator(mode="after")
     def _nodes_share_a_store(self) -> Cluster:
@@ -488,6 +503,7 @@ class ServeLimits(Section):
     """What a client may ask of the server; whatever is beyond is refused with a 4xx before it costs anything."""
 
     body_mb: AtLeastOne = Field(description="MiB of a request, checked before it is read")
+    message_mb: AtLeastOne = Field(description="MiB of a gRPC request, which is whole before anyone can refuse it")
     json_mb: AtLeastOne = Field(description="MiB of its JSON, which takes many times its size when parsed")
     pixels: AtLeastOne = Field(description="pixels of a request, read from the headers before decoding")
     sides: tuple[AtLeastOne, AtLeastOne] = Field(description="smallest and largest height or width")
@@ -520,6 +536,12 @@ class ServeMonitor(Section):
     window: AtLeastOne = Field(description="latest images that drift is measured on")
     keep: Count = Field(description="how many of the hardest images are set aside for labelling (0: none)")
     keep_folder: str = Field(description="where they are set aside")
+
+    @model_validator(mode="after")
+    def _hardest_are_known(self) -> ServeMonitor:
+        if self.keep and not self.confidence_every:
+            raise ValueError("keep: the hardest images are chosen by their confidence; give confidence_every 1 or more")
+        return self
 
 
 class Serve(Section):
@@ -556,7 +578,7 @@ class Deploy(Section):
         description="where pods find what the tracking server hands through: its --artifacts-destination"
     )
     canary: Annotated[int, Field(ge=0, le=100)] | None = Field(
-        description="per cent of the requests for the new version, with Knative; null: as `endpoint` says"
+        description="per cent of the requests for the new version, with Knative; null: as `endpoint` says, which is all"
     )
     replicas: tuple[Count, AtLeastOne] | None = Field(description="fewest and most pods; null: as `endpoint` says")
     target: AtLeastOne | None = Field(description="requests at one pod that scaling aims at; null: as `endpoint` says")
@@ -638,11 +660,21 @@ SECTIONS: dict[str, type[Section]] = {
 def read_yaml(path: Path) -> Any:
     """A YAML file's content; a missing or broken file is a UserError that names it."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder; give a file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    return _parse_yaml(text, str(path))
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
@@ -651,6 +683,11 @@ def parse_json(text: str | bytes, where: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise UserError(f"{where}: not valid JSON: {error}; make it again") from None
+
+
+FOUND = reprlib.Repr()
+"""Shows what was found in few words: it may be a stranger's, megabytes long or nested deeper than `repr` can go."""
+FOUND.maxlevel, FOUND.maxstring, FOUND.maxother = 3, 200, 200
 
 
 def build(cls: type[Section], values: Any, where: str) -> Any:
@@ -669,7 +706,7 @@ def _complaint(where: str, detail: Any, cls: type[Section]) -> str:
         return f"{name}: unknown key; known here: {', '.join(known)}"
     if detail["type"] == "missing":
         return f"{name}: missing; give it a value in params.yaml"
-    return f"{name}: {detail['msg'].removeprefix('Value error, ')} (found {detail['input']!r})"
+    return f"{name}: {detail['msg'].removeprefix('Value error, ')} (found {FOUND.repr(detail['input'])})"
 
 
 def _known_keys(cls: type[Section], path: Sequence[str | int]) -> list[str]:
@@ -710,7 +747,7 @@ def _override(values: dict[str, Any], override: str) -> None:
         values = values.get(parent) if isinstance(values, dict) else None  # type: ignore[assignment]
     if not isinstance(values, dict) or key not in values:
         raise UserError(f"-S {override}: params.yaml has no {dotted}")
-    values[key] = yaml.safe_load(text)
+    values[key] = _parse_yaml(text, f"-S {override}")
 
 
 def as_section(name: str, values: Section | Mapping[str, Any] | str) -> Section:

@@ -14,6 +14,7 @@ from segraft import params
 from segraft.errors import UserError
 from segraft.params import SECTIONS, Section, load_params
 from segraft.steps import STEPS, run, spec
+from tests.closure import closure
 
 ROOT = Path(__file__).parents[1]
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -53,6 +54,13 @@ def test_stage_command_passes_each_path_once_and_reads_the_step_s_sections(name)
 
 
 @pytest.mark.parametrize("name", STEPS)
+def test_a_path_from_params_may_hold_a_space(name):
+    command = shlex.split(re.sub(r"\$\{.*?\}", "it's my data", DVC[name]["cmd"]))
+    assert all(flag.startswith("--") for flag in command[4::2])
+    assert command.count("it's my data") == DVC[name]["cmd"].count("${")
+
+
+@pytest.mark.parametrize("name", STEPS)
 def test_stage_declares_every_path_that_the_step_reads_or_writes(name):
     stage, command = DVC[name], shlex.split(DVC[name]["cmd"])
     outs = set(declared(stage, "outs", "metrics"))
@@ -68,10 +76,19 @@ def declared(stage, *kinds):
     return [out if isinstance(out, str) else next(iter(out)) for kind in kinds for out in stage.get(kind, [])]
 
 
+DECIDES_NOTHING = {f"segraft/{name}.py" for name in ("__init__", "errors", "machine", "progress", "steps/__init__")}
+DECIDES_NOTHING.add("segraft/params.py")  # the values that it checks are the stage's params
+OPENS_A_REGISTERED_MODEL = ("segraft/registry/", "segraft/serving/", "segraft/tracking.py", "segraft/integrity.py")
+"""What training needs for `model.weights: models:/…`; the bytes that come of it are checked against their seal."""
+
+
 @pytest.mark.parametrize("name", STEPS)
-def test_code_dependencies_exist(name):
-    code = [dep for dep in DVC[name]["deps"] if dep.startswith("segraft")]
-    assert f"segraft/steps/{name}.py" in code and all((ROOT / dep).exists() for dep in code)
+def test_stage_depends_on_all_code_that_decides_its_result(name):
+    code = {dep for dep in DVC[name]["deps"] if dep.startswith("segraft")}
+    opening = OPENS_A_REGISTERED_MODEL if name in ("pretrain", "finetune", "scratch") else ()
+    runs = {file for file in closure(f"segraft.steps.{name}") - DECIDES_NOTHING if not file.startswith(opening)}
+    assert {file for file in runs if not any(Path(file).is_relative_to(dep) for dep in code)} == set()
+    assert {dep for dep in code if not any(Path(file).is_relative_to(dep) for file in runs)} == set(), "never run"
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["finetune", "--help"], ["--version"]])
@@ -108,6 +125,17 @@ def test_help_lists_every_step():
         ("finetune.schedule=cosin", r"finetune.schedule: .*'cosine'.*found 'cosin'"),
         ("augment.crop=[100, 64]", r"crop: \[100, 64\]: both sides must be multiples of 32"),
         ("finetune", "expected section.key=value"),
+        ("finetune.lr=[", r"-S finetune.lr=\[: not valid YAML: .*expected"),
+        ("augment.size=[0, 0]", r"augment.size.0: .*greater than or equal to 1.*found 0"),
+        ("streets.size=[256, -512]", r"streets.size.1: .*found -512"),
+        ("evaluate.window=[0, 64]", r"evaluate.window.0: .*found 0"),
+        ("evaluate.window=256", r"evaluate.window: .*found 256"),
+        ("evaluate.crf.iterations=-1", r"evaluate.crf.iterations: .*found -1"),
+        ("evaluate.crf.color_std=0", r"evaluate.crf.color_std: .*greater than 0.*found 0"),
+        ("evaluate.crf={iterations: 5}", r"evaluate.crf.smooth: missing"),
+        ("augment.online.scale=[2, 1]", r"augment.online: scale: \[2.0, 1.0\]: the smallest must not be above"),
+        ("validate.max_pixels=90000000", r"validate.max_pixels: .*less than or equal to 89478485.*found 90000000"),
+        ("data.target.format=none", "data: target: format none: there is no pipeline without a target"),
     ],
 )
 def test_a_bad_override_is_one_clear_error(override, message):
@@ -123,6 +151,18 @@ def test_unknown_and_missing_keys_are_named_with_their_path(tmp_path):
         load_params(tmp_path / "params.yaml")
     assert "augment.online.flip: missing" in str(error.value)
     assert "augment.online.flipp: unknown key; known here: flip, rotate" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, r"params.yaml: a folder; give a file"), (b"data: \xff\xfe", r"params.yaml: not UTF-8.*save it as UTF-8")],
+    ids=["folder", "latin"],
+)
+def test_a_params_file_that_cannot_be_read_is_named(tmp_path, content, message):
+    path = tmp_path / "params.yaml"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_params(path)
 
 
 def test_overrides_reach_the_section():

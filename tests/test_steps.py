@@ -1,10 +1,21 @@
 """The step door: outputs appear whole or not at all."""
 
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 from segraft import steps
 from segraft.errors import UserError
-from segraft.steps import In, Metrics, Out, run
+from segraft.params import load_params
+from segraft.steps import STEPS, In, Metrics, Out, run, spec, temporary
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -26,7 +37,7 @@ def test_outputs_are_written_beside_and_renamed(door, tmp_path):
     def make(given: In, made: Out) -> Metrics:
         made.mkdir()
         (made / "file").write_text("new")
-        assert made.parent == tmp_path / "deep" and made.name != "made"
+        assert made.parent.parent == tmp_path / "deep" and made.parent.name.startswith(".made.tmp-")
         return {"n": 1}
 
     door(make)
@@ -65,3 +76,51 @@ def test_an_input_that_is_not_there_is_named(door, tmp_path):
     door(lambda given, made: {})
     with pytest.raises(UserError, match="gone: not found; step any reads it as --given"):
         run("any", {}, {"given": tmp_path / "gone", "made": tmp_path / "made"})
+
+
+def test_what_a_killed_step_left_is_removed_by_the_next_and_what_another_makes_stays(door, tmp_path):
+    def die(given: In, made: Out) -> Metrics:
+        made.mkdir()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def make(given: In, made: Out) -> Metrics:
+        made.write_text("whole")
+        return {}
+
+    door(die)
+    child = multiprocessing.get_context("fork").Process(target=run, args=("any", {}, paths(tmp_path)))
+    child.start()
+    child.join()
+    assert [path.name[:10] for path in (tmp_path / "deep").iterdir()] == [".made.tmp-"]
+    door(make)
+    with temporary(tmp_path / "deep" / "made") as other:
+        other.write_text("half")
+        run("any", {}, paths(tmp_path))
+        assert other.exists()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["made"]
+
+
+def test_sigterm_leaves_no_half_output(tmp_path):
+    size = ["-S", "streets.source.train=4000"]
+    flags = ["--source", str(tmp_path / "source"), "--target", str(tmp_path / "target")]
+    process = subprocess.Popen([sys.executable, "-m", "segraft", "streets", *size, *flags], cwd=ROOT)
+    while not any(tmp_path.rglob("*.png")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("step", "path"), [("streets", "source"), ("validate", "source"), ("pretrain", "work")])
+def test_a_url_where_a_path_is_wanted_is_refused(step, path, tmp_path):
+    params = load_params(ROOT / "params.yaml")
+    sections = {name: params.section(name) for name in spec(step).sections}
+    given = dict.fromkeys(spec(step).paths, tmp_path) | {path: "s3://bucket/there"}
+    with pytest.raises(UserError, match=f"--{path} s3://bucket/there: a URL; step {step} takes a path here"):
+        run(step, sections, given)
+
+
+def test_only_a_dataset_to_train_on_may_be_a_url():
+    assert {(step, path) for step in STEPS for path in spec(step).urls} == {
+        (step, "dataset") for step in ("pretrain", "finetune", "scratch")
+    }

@@ -1,7 +1,9 @@
 """Find the most accurate form of a model that fits a budget of time, size and lost accuracy.
 
-Tries every pruning level of --levels on every runtime of export.runtimes; a pruned model trains on with the knobs of
-finetune. Draws the Pareto front. Say it again with another budget: what was trained and measured is kept.
+Tries every pruning level of --levels, and a student on each encoder of --students, on every runtime of
+export.runtimes. A pruned model trains on with the knobs of finetune; a student learns from the model with them. Draws
+the Pareto front.
+Say it again with another budget: what was trained and measured is kept.
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prune", choices=["channels", "weights"], default="channels", help="what is pruned (channels)"
     )
+    parser.add_argument(
+        "--students", nargs="+", default=[], metavar="ENCODER", help="encoders of students that learn from the model"
+    )
 
 
 def main(args: argparse.Namespace) -> None:
@@ -44,8 +49,9 @@ def main(args: argparse.Namespace) -> None:
     params = load_params(args.params, args.set)
     from segraft.compression.search import Budget, Search, compress
 
-    search = Search(args.model, args.dataset, tuple(args.levels), args.prune, params.finetune, params.export)
+    what = (tuple(args.levels), args.prune, tuple(args.students))
+    search = Search(args.model, args.dataset, *what, params.model, params.finetune, params.export)
     best = compress(search, Budget(args.max_ms, args.max_mb, args.max_miou_loss), args.out)
     cost = f"{best.latency_ms:.1f} ms, {best.size_mb:.1f} MB, {best.miou_loss:.2f} points of mIoU lost"
-    print(f"chosen: {best.runtime} with {100 * best.share:.0f} % of the {args.prune} pruned: {cost}")
+    print(f"chosen: {best.runtime}, {best.form}: {cost}")
     print(f"  {args.out / 'model'}: serve it, register it; {args.out / 'pareto.svg'}: what else there is")

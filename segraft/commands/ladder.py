@@ -36,7 +36,7 @@ def main(args: argparse.Namespace) -> None:
     from segraft.ladder.cells import Data, climb, source_pixels
     from segraft.ladder.report import told, write
     from segraft.ladder.table import outcome
-    from segraft.steps import beside_path, publish
+    from segraft.steps import beside
 
     if not len(PackedDataset(args.target).split("train")):
         raise UserError(f"{args.target}: no train images; a ladder needs a labelled target")
@@ -45,7 +45,6 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"{args.pretrained}: was not trained on a source; there is nothing to measure the worth of")
     results = climb(Data(params, args.target, args.pretrained, pixels, args.work))
     found = outcome(results)
-    temporary = beside_path(args.report)
-    write(found, temporary)
-    publish(temporary, args.report)
+    with beside(args.report) as made:
+        write(found, made)
     print("\n".join([*told(found), str(args.report / "ladder.html")]))

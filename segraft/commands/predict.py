@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from segraft.errors import UserError
 from segraft.progress import bar
-from segraft.steps import beside_path
+from segraft.steps import write_bytes
 
 if TYPE_CHECKING:
     from segraft.serving.found import Segmentation
@@ -189,17 +189,11 @@ def _one(source: Source, job: Job, overlay: float | None) -> Result:
     from segraft.data.reading import read_bytes
 
     answer = source.segment(read_bytes(job.image), overlay=overlay)
-    _write(job.mask, answer.mask_png)
+    write_bytes(job.mask, answer.mask_png)
     if answer.overlay_png is not None:
-        _write(job.overlay, answer.overlay_png)
+        write_bytes(job.overlay, answer.overlay_png)
     empty = np.empty((0, 0), np.uint8)  # of a thousand images only the table is kept
     return Result(job, replace(answer, mask=empty, mask_png=b"", overlay_png=None))
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = beside_path(path)
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
 
 
 def table(answers: Sequence[Segmentation]) -> str:

@@ -39,16 +39,14 @@ def main(args: argparse.Namespace) -> None:
         print(f"{args.katib}: kubectl apply -f it where Katib runs")
         return
 
-    from segraft.processes import ended_by_sigterm
     from segraft.tuning.search import one_trial, search
     from segraft.tuning.trial import Bench
 
     bench = Bench(args.params, tuple(args.set), args.dataset, args.pretrained, args.folder)
-    with ended_by_sigterm():
-        if args.trial:
-            one_trial(params, bench, args.trial)
-            return
-        study = search(params, bench)
+    if args.trial:
+        one_trial(params, bench, args.trial)
+        return
+    study = search(params, bench)
     best = " ".join(f"-S finetune.{key}={json.dumps(value)}" for key, value in study.best_params.items())
     print(f"best of {len(study.trials)} trials: mIoU {100 * study.best_value:.2f} % on val, with")
     print(f"  dvc exp run {best}")

@@ -20,7 +20,7 @@ STYLE = (
 
 
 def draw(candidates: Sequence[Candidate], front: Sequence[Candidate], best: Candidate | None, budget: Budget) -> str:
-    """An SVG document; dots on the front carry their runtime and pruning level, the chosen one has a ring."""
+    """An SVG document; dots on the front carry their runtime and form, the chosen one has a ring."""
     across = ticks(0, max(c.latency_ms for c in candidates))
     low, high = (100 * f(c.miou for c in candidates) for f in (min, max))
     up = ticks(math.floor(low), high + 0.5)
@@ -45,7 +45,7 @@ def draw(candidates: Sequence[Candidate], front: Sequence[Candidate], best: Cand
     for c in candidates:
         look = ("on" if c in front else "off") + (" best" if c == best else "")
         place = f'cx="{x(c.latency_ms)}" cy="{y(100 * c.miou)}" r="{max(3.0, 1.5 * math.sqrt(c.size_mb)):.1f}"'
-        name = f"{c.runtime}, {100 * c.share:.0f} % pruned"
+        name = f"{c.runtime}, {c.form}"
         cost = f"{c.latency_ms:.1f} ms, {c.size_mb:.1f} MB, {100 * c.miou:.2f}"
         parts.append(f'<circle class="{look}" {place}><title>{escape(f"{name}: {cost}")}</title></circle>')
         if c in front:

@@ -1,4 +1,4 @@
-"""A pruned model folder from a model folder: prune, then train on to win the accuracy back."""
+"""A smaller model folder from a model folder: pruned and trained on, or a student that learned from it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Literal
 
 import torch
 
-from segraft.checkpoint import load_model, save_model
+from segraft.checkpoint import load_model, read_card, save_model
 from segraft.compression.prune import prune_channels, prune_weights, sparsity
 from segraft.data.packed import PackedDataset
 from segraft.device import setup
-from segraft.params import Training
+from segraft.params import Model, Training
+from segraft.steps import remove
 from segraft.training.checkpoints import CheckpointStore
 from segraft.training.loop import Run
 from segraft.training.monitor import stop_wish
+from segraft.training.run import teacher_of, train
 
 Kind = Literal["channels", "weights"]
 
@@ -26,7 +28,7 @@ def prune_and_recover(
 ) -> None:
     """Write the pruned form of a model, trained on as `training` says; a killed call goes on from `work`.
 
-    With `distill.teacher: pretrained` it learns from the model as it was before pruning.
+    `distill.teacher: pretrained` is the model as it was before pruning, and `l2_sp` pulls to the pruned weights.
 
     Args:
         model: a model folder.
@@ -38,27 +40,57 @@ def prune_and_recover(
         destination: the model folder to write.
 
     Raises:
-        UserError: the network cannot be pruned, or the folder is not whole.
+        UserError: the network cannot be pruned, or a folder is not whole.
     """
     device = setup(training.threads)
     torch.manual_seed(training.seed)
     network, card = load_model(model)
-    teacher = None
     if share:
-        if training.distill.teacher == "pretrained":
-            teacher = (load_model(model)[0].to(device), card)
+        if training.lora_rank or training.batch_norm == "group":
+            print("without effect: lora_rank, batch_norm: group: a pruned model keeps its layers")
+        packed = PackedDataset(dataset)
+        teacher = teacher_of(training.distill, model, packed.card, device)
         channels = prune_channels(network, share) if kind == "channels" else {}
         if kind == "weights":
             prune_weights(network, share)
         pruned = {"of": card.weights_sha256, "kind": kind, "share": share, "training": training.model_dump(mode="json")}
+        if teacher:
+            pruned["teacher"] = teacher[1].weights_sha256
         provenance = card.provenance | {"pruned": pruned}
         card = card.model_copy(update={"channels": card.channels | channels, "provenance": provenance})
         key = hashlib.sha256(json.dumps(card.model_dump(), sort_keys=True).encode()).hexdigest()
         store = CheckpointStore(work, key)
-        run = Run(network.to(device), card, PackedDataset(dataset), training, device, store, teacher=teacher)
+        kept = frozenset(name for name, _ in network.named_parameters())
+        run = Run(network.to(device), card, packed, training, device, store, kept=kept, teacher=teacher)
         with stop_wish() as stop:
             run.fit(stop)
         network.load_state_dict(run.best or network.state_dict())
         store.close(finished=True)
         pruned["sparsity"] = round(sparsity(network), 4)
     save_model(destination, network, card)
+
+
+def teach(
+    model: Path, dataset: Path, student: str, start: Model, training: Training, work: Path, destination: Path
+) -> None:
+    """Write a student on another encoder that learned from a model; a killed call goes on from `work`.
+
+    Args:
+        model: a model folder: the teacher, and what the decoder starts from where shapes fit.
+        dataset: the packed dataset to train on.
+        student: name of its encoder; the architecture is the model's.
+        start: where its encoder's weights come from.
+        training: how it learns; `distill` says how from the model.
+        work: where checkpoints outlive a kill.
+        destination: the model folder to write.
+
+    Raises:
+        UserError: the encoder's weights cannot be had, or a folder is not whole.
+    """
+    card = read_card(model)
+    network = start.model_copy(update={"arch": card.arch, "encoder": student})
+    distill = training.distill.model_copy(update={"teacher": str(model)})
+    how = training.model_copy(update={"distill": distill})
+    pretrained = None if card.channels else model  # pruned widths fit no other encoder
+    remove(work / "log")
+    train("compress", network, how, dataset, pretrained, work / "run", destination, work / "log")

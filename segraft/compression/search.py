@@ -1,22 +1,27 @@
-"""The budget: every pruning level on every runtime, measured; the Pareto front; the most accurate that fits."""
+"""The budget: every pruning level and student on every runtime, measured; the Pareto front; the best that fits."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from segraft.checkpoint import read_card
 from segraft.compression.chart import draw
-from segraft.compression.recover import Kind, prune_and_recover
+from segraft.compression.recover import Kind, prune_and_recover, teach
+from segraft.data.packed import PackedDataset
 from segraft.errors import UserError
 from segraft.export.run import export
-from segraft.params import Export, Training
+from segraft.models import check_pair
+from segraft.params import Export, Model, Training
 from segraft.serving.runtimes import SERVING
 from segraft.serving.runtimes.card import ServingCard, read_serving_card
-from segraft.steps import beside_path, publish, remove, write_json
+from segraft.steps import beside, remove, write_json
 
 
 @dataclass(frozen=True)
@@ -30,10 +35,23 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """One pruning level on one runtime."""
+class Form:
+    """What is made of the model."""
 
-    share: float
+    share: float = 0.0
+    """that is pruned"""
+    student: str = ""
+    """encoder of a student of the model; empty: it is the model itself, pruned or not"""
+
+    def __str__(self) -> str:
+        return f"student {self.student}" if self.student else f"{100 * self.share:.0f} % pruned"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One form on one runtime."""
+
+    form: Form
     runtime: str
     latency_ms: float
     size_mb: float
@@ -62,7 +80,9 @@ class Search:
         dataset: the packed dataset: train trains and calibrates, val measures.
         shares: pruning levels; 0, the model as it is, is always among them.
         kind: what is pruned.
-        training: how a pruned model trains on.
+        students: encoders of students.
+        start: where a student's encoder starts.
+        training: how a pruned model trains on, and a student learns.
         export: the runtimes and the parity gate.
     """
 
@@ -70,35 +90,52 @@ class Search:
     dataset: Path
     shares: tuple[float, ...]
     kind: Kind
+    students: tuple[str, ...]
+    start: Model
     training: Training
     export: Export
+
+    @property
+    def forms(self) -> list[Form]:
+        """All that is tried, the model as it is first."""
+        pruned = [Form(share) for share in sorted({0.0, *self.shares})]
+        return pruned + [Form(student=name) for name in dict.fromkeys(self.students)]
 
 
 def compress(search: Search, budget: Budget, folder: Path) -> Candidate:
     """Search, draw the front, and write the most accurate model that fits the budget.
 
     Writes `pareto.json`, `pareto.svg` and `model/` (an exported model folder that serves on the chosen runtime) into
-    `folder`. What was made for a level stays in `folder/levels`, so another budget costs no second training.
+    `folder`. What was made stays in `folder/levels`, so another budget costs no second training.
 
     Raises:
-        UserError: nothing fits; the message says what came closest, and the front is written all the same.
+        UserError: nothing fits; the message says what came closest, and the front is written all the same. Or a
+            student's encoder does not go with the model's architecture.
     """
+    for student in search.students:
+        check_pair(read_card(search.model).arch, student)
+    search = replace(search, export=_on_every_image(search))
     found: list[Candidate] = []
     whole = math.nan
-    for share in sorted({0.0, *search.shares}):
-        level = _level(search, share, folder / "levels")
-        card = read_serving_card(level)
+    for form in search.forms:
+        card = read_serving_card(_level(search, form, folder / "levels"))
         assert card is not None
-        whole = card.measured_on["fp32"]["miou"] if share == 0 else whole
-        found += _candidates(card, share, whole)
+        whole = card.measured_on["fp32"]["miou"] if form == Form() else whole
+        found += _candidates(card, form, whole)
     front = pareto(found)
     fitting = [candidate for candidate in found if candidate.within(budget)]
     best = max(fitting, key=lambda c: (c.miou, -c.latency_ms), default=None)
     _write_front(folder, search, budget, found, front, best)
     if best is None:
         raise UserError(f"nothing fits the budget; {_closest(found, budget)}; see {folder / 'pareto.json'}")
-    _write_model(_level(search, best.share, folder / "levels"), best, folder / "model")
+    _write_model(_level(search, best.form, folder / "levels"), best, folder / "model")
     return best
+
+
+def _on_every_image(search: Search) -> Export:
+    """The section export, measuring on all of val: a few images cannot tell a loss of half a point."""
+    packed = PackedDataset(search.dataset)
+    return search.export.model_copy(update={"images": len(packed.split("val")) or len(packed.split("train"))})
 
 
 def pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -108,36 +145,38 @@ def pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
     return sorted(kept, key=lambda c: c.latency_ms)
 
 
-def _level(search: Search, share: float, levels: Path) -> Path:
-    """The exported form of one pruning level, made unless it is there."""
-    import hashlib
-    import json
-
-    from segraft.checkpoint import read_card
-    from segraft.data.packed import PackedDataset
-
-    facts = [read_card(search.model).weights_sha256, PackedDataset(search.dataset).card.fingerprint, share, search.kind]
-    facts += [search.training.model_dump(mode="json"), search.export.model_dump(mode="json")]
-    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-    final = levels / f"{search.kind}-{share:g}-{key}"
+def _level(search: Search, form: Form, levels: Path) -> Path:
+    """The exported model folder of one form, made unless it is there."""
+    final = levels / f"{form.student or f'{search.kind}-{form.share:g}'}-{(key := _key(search, form))}"
     if not final.exists():
-        print(f"pruning {100 * share:.0f} % of the {search.kind}")
-        work, beside = levels / f".work-{key}", beside_path(final)
-        try:
-            prune_and_recover(
-                search.model, search.dataset, share, search.kind, search.training, work / "run", work / "model"
-            )
-            export(search.export, work / "model", search.dataset, beside)
-            publish(beside, final)
-            remove(work)
-        finally:
-            remove(beside)
+        print(f"making {form}")
+        work = levels / f".work-{key}"
+        paths = (work / "run", work / "model")
+        if form.student:
+            teach(search.model, search.dataset, form.student, search.start, search.training, *paths)
+        else:
+            prune_and_recover(search.model, search.dataset, form.share, search.kind, search.training, *paths)
+        with beside(final) as made:
+            export(search.export, work / "model", search.dataset, made)
+        remove(work)
     return final
 
 
-def _candidates(card: ServingCard, share: float, whole: float) -> list[Candidate]:
+def _key(search: Search, form: Form) -> str:
+    """Digest of all that decides what becomes of a form."""
+    training = search.training
+    facts: list[Any] = [read_card(search.model).weights_sha256, PackedDataset(search.dataset).card.fingerprint]
+    facts += [asdict(form), search.kind, training.model_dump(mode="json"), search.export.model_dump(mode="json")]
+    if form.student:
+        facts.append(search.start.model_dump(mode="json"))
+    elif training.distill.teacher not in (None, "pretrained"):
+        facts.append(read_card(Path(training.distill.teacher)).weights_sha256)
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _candidates(card: ServingCard, form: Form, whole: float) -> list[Candidate]:
     return [
-        Candidate(share, name, of.latency_ms, of.size_mb, of.miou, round(100 * (whole - of.miou), 4), of.passed)
+        Candidate(form, name, of.latency_ms, of.size_mb, of.miou, round(100 * (whole - of.miou), 4), of.passed)
         for name, of in card.runtimes.items()
         if of.miou is not None
     ]
@@ -152,7 +191,7 @@ def _closest(candidates: Sequence[Candidate], budget: Budget) -> str:
     if of is None:
         return "no runtime passed the parity gate"
     cost = f"{of.latency_ms:.1f} ms, {of.size_mb:.1f} MB, {of.miou_loss:.2f} points of mIoU lost"
-    return f"closest: {of.runtime} with {100 * of.share:.0f} % pruned: {cost}"
+    return f"closest: {of.runtime}, {of.form}: {cost}"
 
 
 def _write_front(
@@ -167,18 +206,22 @@ def _write_front(
     content: dict[str, Any] = {
         "kind": search.kind,
         "budget": limits,
-        "chosen": asdict(best) if best else None,
-        "candidates": [asdict(c) | {"on_front": c in front, "fits": c.within(budget)} for c in found],
+        "chosen": _plain(best) if best else None,
+        "candidates": [_plain(c) | {"on_front": c in front, "fits": c.within(budget)} for c in found],
     }
     write_json(folder / "pareto.json", content)
     (folder / "pareto.svg").write_text(draw(found, front, best, budget), encoding="utf-8")
 
 
+def _plain(candidate: Candidate) -> dict[str, Any]:
+    values = asdict(candidate)
+    return {**values.pop("form"), **values}
+
+
 def _write_model(level: Path, best: Candidate, destination: Path) -> None:
-    beside = beside_path(destination)
-    shutil.copytree(level, beside)
-    card = read_serving_card(beside)
-    assert card is not None
-    why = f"the most accurate within the budget, with {100 * best.share:.0f} % pruned"
-    write_json(beside / SERVING, card.model_copy(update={"chosen": best.runtime, "why": why}).model_dump(mode="json"))
-    publish(beside, destination)
+    why = f"the most accurate within the budget: {best.form}"
+    with beside(destination) as made:
+        shutil.copytree(level, made)
+        card = read_serving_card(made)
+        assert card is not None
+        write_json(made / SERVING, card.model_copy(update={"chosen": best.runtime, "why": why}).model_dump(mode="json"))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from segraft.errors import UserError
+from segraft.training.transfer import HEAD
 
 Widths = dict[str, int]
 """module → output channels"""
@@ -22,7 +23,7 @@ def fit_widths(network: nn.Module, state: Mapping[str, Tensor], said: Mapping[st
     """Give the convolutions and BatchNorms of a freshly built network the shapes of the tensors of `state`.
 
     Args:
-        network: changed in place; the new tensors are not initialised.
+        network: changed in place; it may have other classes. What is resized is drawn anew, as torch does.
         state: a state dict.
         said: the widths that the model's card names: every other layer must stay as it was built.
 
@@ -32,12 +33,16 @@ def fit_widths(network: nn.Module, state: Mapping[str, Tensor], said: Mapping[st
     before = widths(network)
     for name, module in network.named_modules():
         weight = state.get(f"{name}.weight")
-        if weight is None or not isinstance(module, (nn.Conv2d, nn.BatchNorm2d)) or weight.shape == module.weight.shape:
+        if weight is None or not isinstance(module, (nn.Conv2d, nn.BatchNorm2d)):
+            continue
+        out = len(module.weight if name.startswith(HEAD) else weight)
+        shape = torch.Size((out, *weight.shape[1:]))
+        if shape == module.weight.shape:
             continue
         if isinstance(module, nn.Conv2d):
-            _resize_convolution(module, weight.shape)
+            _resize_convolution(module, shape)
         else:
-            _resize_norm(module, len(weight))
+            _resize_norm(module, out)
     found = {name: width for name, width in widths(network).items() if width != before[name]}
     if found != dict(said):
         strange = sorted(set(found.items()) ^ set(said.items()))[:4]
@@ -53,9 +58,11 @@ def _resize_convolution(conv: nn.Conv2d, shape: torch.Size) -> None:
     conv.weight = nn.Parameter(torch.empty(shape))
     if conv.bias is not None:
         conv.bias = nn.Parameter(torch.empty(shape[0]))
+    conv.reset_parameters()
 
 
 def _resize_norm(norm: nn.BatchNorm2d, features: int) -> None:
     norm.num_features = features
     norm.weight, norm.bias = nn.Parameter(torch.empty(features)), nn.Parameter(torch.empty(features))
     norm.running_mean, norm.running_var = torch.zeros(features), torch.ones(features)
+    norm.reset_parameters()

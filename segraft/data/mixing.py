@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from segraft.data.transforms import IGNORE
 
 Pixels = NDArray[np.uint8]
+PASTED = "pasted"
+"""Tag of a packed sample that was made of two others; such samples come after those that were labelled."""
 
 
 def copy_paste(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +30,8 @@ from segraft.params import Online, Section, Size, build, parse_json
 
 Codec = Literal["raw", "jpeg"]
 CARD = "dataset.json"
+PAUSES = (0.5, 2.0)
+"""Seconds before a shard that could not be fetched is tried again."""
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -183,8 +187,9 @@ class PackedDataset:
 
     def __init__(self, location: Path | str, cache: Path | None = None) -> None:
         self.location = str(location)
-        self._remote = _filesystem(self.location) if "://" in self.location else None
+        self._remote: Any = _filesystem(self.location) if "://" in self.location else None
         self._cache = cache
+        self._fetchers = ThreadPoolExecutor(2, "shard")
         self.card: DatasetCard = build(DatasetCard, self._read_card(), f"{self.location}/{CARD}")
 
     def _read_card(self) -> Any:
@@ -200,20 +205,62 @@ class PackedDataset:
         return PackedSplit(self, card)
 
     def shard_path(self, shard: Shard) -> Path:
-        """A local file with the shard's bytes, fetched and checked first if the dataset is remote."""
+        """A local file with the shard's bytes, checked; fetched first if the dataset is remote.
+
+        Raises:
+            UserError: it is missing or damaged, or cannot be fetched.
+        """
         if self._remote is None:
-            return Path(self.location) / shard.file
+            local = Path(self.location) / shard.file
+            if fault := _fault(local, shard):
+                raise UserError(f"{local}: {fault}; run the augment step again")
+            return local
         assert self._cache is not None, "a remote dataset needs a cache folder"
         local = self._cache / f"{shard.sha256}.arrow"
-        if not local.exists():
-            self._cache.mkdir(parents=True, exist_ok=True)
-            partial = local.with_suffix(f".{uuid.uuid4().hex}.part")  # processes on many machines may share the cache
-            self._remote.get_file(f"{self.location}/{shard.file}", str(partial))
-            if sha256(partial) != shard.sha256:
-                partial.unlink()
-                raise UserError(f"{self.location}/{shard.file}: damaged: its sha256 is not the one in {CARD}")
-            partial.rename(local)
+        for pause in (*PAUSES, None):
+            try:
+                if _fault(local, shard):
+                    self._fetch(shard, local)
+                break
+            except Exception as error:  # every kind of store has its own
+                if pause is None:
+                    raise UserError(f"{self.location}/{shard.file}: cannot be fetched: {error}") from error
+                time.sleep(pause)
         return local
+
+    def _fetch(self, shard: Shard, local: Path) -> None:
+        local.parent.mkdir(parents=True, exist_ok=True)
+        partial = local.with_suffix(f".{uuid.uuid4().hex}.part")  # processes on many machines may share the cache
+        try:
+            self._remote.get_file(f"{self.location}/{shard.file}", str(partial))
+            if fault := _fault(partial, shard):
+                raise OSError(fault)
+            partial.replace(local)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def open_shard(self, shard: Shard) -> Future[Any]:
+        """Start to fetch, check and open a shard in the background."""
+        return self._fetchers.submit(self._open, shard)
+
+    def _open(self, shard: Shard) -> Any:
+        path = self.shard_path(shard)
+        try:
+            return pa.ipc.open_file(pa.memory_map(str(path)))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise UserError(f"{path}: not a readable shard ({error}); run the augment step again") from None
+
+    def close(self) -> None:
+        """Stop fetching, and delete what was fetched; nothing can be read afterwards."""
+        self._fetchers.shutdown(cancel_futures=True)
+        if self._remote and self._cache:
+            shutil.rmtree(self._cache, ignore_errors=True)  # another process may be deleting it, too
+
+
+def _fault(path: Path, shard: Shard) -> str:
+    if not path.exists():
+        return f"missing, though {CARD} names it"
+    return "" if sha256(path) == shard.sha256 else f"damaged: its sha256 is not the one in {CARD}"
 
 
 def _filesystem(url: str) -> Any:
@@ -230,7 +277,6 @@ class PackedSplit(Sequence[Packed]):
         self._dataset = dataset
         self.offsets = np.cumsum([0, *(shard.samples for shard in card.shards)])
         """(shards + 1,) index of each shard's first sample"""
-        self._fetchers = ThreadPoolExecutor(2, "shard")
         self._readers: dict[int, Future[Any]] = {}
         self._lock = threading.Lock()
 
@@ -242,18 +288,12 @@ class PackedSplit(Sequence[Packed]):
         return int(np.searchsorted(self.offsets, index, side="right")) - 1
 
     def prefetch(self, shard: int) -> Future[Any]:
-        """Start to fetch and open a shard, unless that has been done."""
+        """Start to fetch and open a shard, unless that is under way or done; what has failed is tried again."""
         with self._lock:
-            if shard not in self._readers:
-                self._readers[shard] = self._fetchers.submit(self._open, shard)
-            return self._readers[shard]
-
-    def _open(self, shard: int) -> Any:
-        path = self._dataset.shard_path(self.card.shards[shard])
-        try:
-            return pa.ipc.open_file(pa.memory_map(str(path)))
-        except (OSError, pa.ArrowInvalid) as error:
-            raise UserError(f"{path}: not a readable shard ({error}); run the augment step again") from None
+            reader = self._readers.get(shard)
+            if reader is None or (reader.done() and reader.exception()):
+                reader = self._readers[shard] = self._dataset.open_shard(self.card.shards[shard])
+            return reader
 
     def __getitem__(self, index: int) -> Packed:  # type: ignore[override]
         if not 0 <= index < len(self):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from segraft.checkpoint import ClassCard
 from segraft.data.formats import SPLITS, list_samples
-from segraft.data.mixing import copy_paste
+from segraft.data.mixing import PASTED, copy_paste
 from segraft.data.packed import CARD, CoarseCard, DatasetCard, Packed, ShardWriter
 from segraft.data.reading import read_image, read_mask, resize_pair
 from segraft.data.streets import conditions
@@ -152,7 +152,7 @@ def pack(
     for split, every in makers.items():
         jobs = every[len(every) * number // parts : len(every) * (number + 1) // parts]
         writer = ShardWriter(folder, split, len(files.classes.classes), augment.codec, augment.shard_mb)
-        what = f"pack {folder.name.removeprefix('.').partition('.tmp')[0]} {split}"
+        what = f"pack {folder.name} {split}"
         samples = in_order(jobs, lambda job: job())
         for sample in progress(samples, what, total=len(jobs)) if jobs else ():
             writer.add(sample)
@@ -236,7 +236,7 @@ def _paste(
     donor = (place + 1 + int(rng.integers(len(train) - 1))) % len(train)
     host, guest = files.read(train[place]), files.read(train[donor])
     image, mask = copy_paste(host.image, host.mask, guest.image, guest.mask, classes, rng)
-    return replace(host, id=f"{host.id}+paste{copy}", tags=(*host.tags, "pasted"), image=image, mask=mask)
+    return replace(host, id=f"{host.id}+paste{copy}", tags=(*host.tags, PASTED), image=image, mask=mask)
 
 
 def spread(files: Files, count: int) -> list[Callable[[], Packed]]:

@@ -19,9 +19,8 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from segraft.data.taxonomy import Encoding, Taxonomy
 from segraft.errors import UserError
+from segraft.params import MAX_PIXELS
 
-MAX_PIXELS = 89_478_485
-"""Pillow's own threshold for a decompression bomb: 256 MiB of RGB."""
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", TiffImagePlugin.TiffImageFile.format, WebPImagePlugin.WebPImageFile.format)
 """Formats that are tried: no format that is a program (EPS), none that is rare enough to hide a bug."""
 LOSSY = ("JPEG", "MPO", "WEBP")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +19,47 @@ MODEL, NUMBER, DIGEST, ALIAS = "segraft/model", "segraft/version", "segraft/sha2
 """What an endpoint says of its model: NUMBER as a label, the others as annotations; KServe gives them to the pods."""
 
 
-def render(version: Version, deploy: Deploy) -> list[Resource]:
-    """The ServingRuntime, if `deploy.runtime` names one, and the InferenceService, last.
+def read(deploy: Deploy, root: Path = Path()) -> list[Resource]:
+    """The manifests: the ServingRuntime, if `deploy.runtime` names one, and the InferenceService, last.
+
+    Raises:
+        UserError: one is missing or broken.
+    """
+    runtimes = build(root / deploy.runtime, "ServingRuntime") if deploy.runtime else []
+    services = build(root / deploy.endpoint, "InferenceService")
+    if len(services) != 1:
+        raise UserError(f"deploy.endpoint: {deploy.endpoint}: {len(services)} InferenceServices; expected one")
+    return [*runtimes, *services]
+
+
+def render(version: Version, deploy: Deploy, manifests: Sequence[Resource] = ()) -> list[Resource]:
+    """The manifests of an endpoint, made to serve a version.
+
+    Args:
+        version: what is to be served.
+        deploy: what the endpoint is to be.
+        manifests: what `read` gave; empty: it is asked now.
 
     Raises:
         UserError: a manifest is missing or broken, or a knob means nothing to this endpoint.
     """
-    runtimes = build(Path(deploy.runtime), "ServingRuntime") if deploy.runtime else []
-    services = build(Path(deploy.endpoint), "InferenceService")
-    if len(services) != 1:
-        raise UserError(f"deploy.endpoint: {deploy.endpoint}: {len(services)} InferenceServices; expected one")
-    metadata, predictor = services[0]["metadata"], services[0]["spec"]["predictor"]
+    resources = copy.deepcopy(list(manifests)) or read(deploy)
+    metadata, predictor = resources[-1]["metadata"], resources[-1]["spec"]["predictor"]
     _identify(metadata, version)
     _model(predictor["model"], version, deploy)
     _scale(predictor, deploy)
     if deploy.canary is not None:
-        if metadata["annotations"][MODE] != "Knative":
+        if metadata["annotations"].get(MODE) != "Knative":
             raise UserError(f"deploy.canary: {deploy.endpoint}: only Knative shares requests among versions; use null")
         predictor["canaryTrafficPercent"] = deploy.canary
-    for resource in (*runtimes, *services):
+    for resource in resources:
         resource["metadata"]["namespace"] = deploy.namespace
-    return [*runtimes, *services]
+    return resources
+
+
+def share(service: Resource) -> int:
+    """Per cent of the requests that the new version of an InferenceService gets."""
+    return int(service["spec"]["predictor"].get("canaryTrafficPercent", 100))
 
 
 def _identify(metadata: dict[str, Any], version: Version) -> None:

@@ -1,4 +1,4 @@
-"""The manifests of k8s/ without kubectl, which a pipeline's pod does not have.
+"""The manifests of k8s/ without kubectl, which whoever draws a pipeline need not have.
 
 Of kustomize it knows what k8s/ uses for serving, and refuses the rest; tests/deploy compares the two.
 """

@@ -11,7 +11,9 @@ from segraft.errors import UserError
 from segraft.params import Deploy, Tracking
 
 DEPLOYED = "deployed"
-"""Alias of the version that was last rolled out."""
+"""Alias of the version that was last rolled out, to all requests."""
+CANARY = "canary"
+"""Alias of the version that is being tried on some of the requests."""
 FETCHED = ("s3", "gs", "hdfs")
 """Schemes of MLflow's artefact stores that KServe's storage initializer reads under the same name."""
 HANDED_THROUGH = "mlflow-artifacts"
@@ -25,7 +27,7 @@ class Version:
     Attributes:
         name: of the registered model.
         number: its version.
-        alias: by which it was asked for; "" if by number.
+        alias: by which it was asked for; by number, `champion` if it is that, else "".
         sha256: digest of the model folder, as the server counts it.
         storage: URI of the model folder, as pods reach it.
     """
@@ -50,26 +52,39 @@ def find(uri: str, deploy: Deploy, tracking: Tracking, storage: str = "") -> Ver
         UserError: no such model, a damaged one, or one that no pod can reach.
     """
     from segraft.registry import open_registered, resolve
+    from segraft.registry.champion import CHAMPION
+    from segraft.registry.versions import aliases
     from segraft.serving.stamp import folder_sha256
     from segraft.tracking import connect
 
     resolved = resolve(uri, tracking)
     name, _, number = resolved.removeprefix("models:/").partition("/")
-    if not storage:
-        with connect(tracking) as tracker:
-            source = tracker.client.get_model_version_download_uri(name, number)
-        storage = f"{reachable(source, resolved, deploy)}/data"
+    with connect(tracking) as tracker:
+        source = tracker.client.get_model_version_download_uri(name, number)
+        champion = aliases(tracker, name).get(CHAMPION)
+    storage = storage or f"{reachable(source, resolved, deploy)}/data"
     with tempfile.TemporaryDirectory() as scratch:
         digest = folder_sha256(open_registered(resolved, tracking, Path(scratch)))
-    return Version(name, number, uri.partition("@")[2], digest, storage)
+    alias = uri.partition("@")[2] or (CHAMPION if champion == number else "")
+    return Version(name, number, alias, digest, storage)
 
 
-def point(name: str, number: str, tracking: Tracking) -> None:
-    """Let the alias `deployed` name a version of a registered model."""
+def point(name: str, number: str, tracking: Tracking, alias: str = DEPLOYED) -> None:
+    """Let an alias name a version of a registered model."""
     from segraft.tracking import connect
 
     with connect(tracking) as tracker:
-        tracker.client.set_registered_model_alias(name, DEPLOYED, number)
+        tracker.client.set_registered_model_alias(name, alias, number)
+
+
+def drop(name: str, alias: str, tracking: Tracking) -> None:
+    """Take an alias from a registered model, if it has it."""
+    from segraft.registry.versions import aliases
+    from segraft.tracking import connect
+
+    with connect(tracking) as tracker:
+        if alias in aliases(tracker, name):
+            tracker.client.delete_registered_model_alias(name, alias)
 
 
 def reachable(source: str, uri: str, deploy: Deploy) -> str:

@@ -71,7 +71,7 @@ def render(
         charts=_charts(logs),
         logs=logs,
         params=_params(logs),
-        data=[described for name in FILES if (described := _describe(manifest, name, checks))],
+        data=[_describe(manifest, name, checks) for name in checks["datasets"]],
         findings=_findings(checks),
         taxonomy=packed.card.taxonomy,
     )
@@ -196,15 +196,9 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any
     return pairs
 
 
-def _describe(manifest: Path, name: str, checks: Mapping[str, Any]) -> dict[str, Any] | None:
-    """How many images of what sizes a dataset has, and its classes; None if there is no such dataset."""
-    from pyarrow.parquet import ParquetFile  # read_table would import pandas, which takes longer than all of this
-
-    with ParquetFile(manifest / FILES[name]) as file:
-        table = file.read(columns=["split", "height", "width", "ignore_pixels"])
-    rows = table.to_pydict()
-    if not table.num_rows:
-        return None
+def _describe(manifest: Path, name: str, checks: Mapping[str, Any]) -> dict[str, Any]:
+    """How many images of what sizes a dataset has, and its classes."""
+    rows = _rows(manifest, name)
     pixels = sum(h * w for h, w in zip(rows["height"], rows["width"], strict=True))
     sizes = sorted(set(zip(rows["width"], rows["height"], strict=True)), key=lambda size: size[0] * size[1])
     return {
@@ -216,6 +210,20 @@ def _describe(manifest: Path, name: str, checks: Mapping[str, Any]) -> dict[str,
         "taxonomy": checks["datasets"][name]["taxonomy"],
         "classes": _class_shares(checks["classes"][name]),
     }
+
+
+def _rows(manifest: Path, name: str) -> dict[str, list[Any]]:
+    """Columns of a dataset's manifest; of source/camvid, the rows whose files are below camvid."""
+    import pyarrow.compute as pc
+    from pyarrow.parquet import ParquetFile  # read_table would import pandas, which takes longer than all of this
+
+    role, _, folder = name.partition("/")
+    with ParquetFile(manifest / FILES[role]) as file:
+        table = file.read(columns=["image", "split", "height", "width", "ignore_pixels"])
+    if folder:
+        table = table.filter(pc.starts_with(table["image"], f"{folder}/"))
+    rows: dict[str, list[Any]] = table.to_pydict()
+    return rows
 
 
 def _class_shares(classes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -41,11 +41,11 @@ def export(export: Export, finetuned: Path, dataset: Path, exported: Path) -> Me
     packed = PackedDataset(dataset)
     _same_classes(finetuned, packed.card, dataset)
     split = "val" if len(packed.split("val")) else "train"
-    samples = spread(packed.split(split), export.images)
+    samples = Spread(packed.split(split), export.images)
     exported.mkdir(parents=True)
     for name in (CARD, WEIGHTS):
         shutil.copyfile(finetuned / name, exported / name)
-    unavailable = write_files(exported, export.runtimes, spread(packed.split("train"), export.calibration_images))
+    unavailable = write_files(exported, export.runtimes, Spread(packed.split("train"), export.calibration_images))
     names = (TORCH, *(name for name in export.runtimes if name not in unavailable and name != TORCH))
     card = read_card(exported)
     draft = ServingCard(
@@ -157,7 +157,7 @@ def reference_of(runtime: Runtime, split: PackedSplit, images: int) -> Reference
     """What the server's drift monitor compares with: statistics of training images and of the answers to them."""
     names = [c.name for c in runtime.card.classes]
     rows = []
-    for sample in progress(spread(split, images), "drift reference"):
+    for sample in progress(Spread(split, images), "drift reference"):
         found = runtime.predict(sample.image[None], logits=True)
         assert found.logits is not None
         pixels = np.bincount(found.ids.ravel(), minlength=len(names))
@@ -166,10 +166,18 @@ def reference_of(runtime: Runtime, split: PackedSplit, images: int) -> Reference
     return summarize(rows)
 
 
-def spread(split: PackedSplit, count: int) -> list[Packed]:
-    """`count` samples, evenly spaced over a split; all of it if it has fewer."""
-    indices = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int))
-    return [split[int(index)] for index in indices]
+class Spread(Sequence[Packed]):
+    """So many samples, evenly spaced over a split, read as they are asked for; all of it if it has fewer."""
+
+    def __init__(self, split: PackedSplit, count: int) -> None:
+        self._split = split
+        self._indices = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int))
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, place: int) -> Packed:  # type: ignore[override]
+        return self._split[int(self._indices[place])]
 
 
 def size_mb(folder: Path, runtime: str) -> float:

@@ -17,7 +17,7 @@ from segraft.checkpoint import ModelCard, read_card
 from segraft.errors import UserError
 from segraft.serving.runtimes import GRAPH
 from segraft.serving.runtimes.card import ServingCard, read_serving_card, verified
-from segraft.steps import beside_path, publish, remove
+from segraft.steps import beside
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,10 @@ def write_repository(exported: Path, repository: Path, how: Triton) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", how.name):
         raise UserError(f"--name {how.name}: use letters, digits, - and _ alone")
     final = repository / how.name
-    beside = beside_path(final)
-    try:
-        (beside / str(how.version)).mkdir(parents=True)
-        shutil.copyfile(verified(exported, serving, GRAPH), beside / str(how.version) / GRAPH)
-        (beside / "config.pbtxt").write_text(config(card, serving, how), encoding="utf-8")
-        publish(beside, final)
-    finally:
-        remove(beside)
+    with beside(final) as made:
+        (made / str(how.version)).mkdir(parents=True)
+        shutil.copyfile(verified(exported, serving, GRAPH), made / str(how.version) / GRAPH)
+        (made / "config.pbtxt").write_text(config(card, serving, how), encoding="utf-8")
     return final
 
 

@@ -18,7 +18,7 @@ from segraft.data.packed import CARD, PackedDataset
 from segraft.evaluation.run import score
 from segraft.evaluation.scores import Counts, iou_of_counts, mean
 from segraft.ladder.rungs import SOURCELESS, TOTAL, UNTRAINED, compute, settings
-from segraft.ladder.subsets import budget, pack_subset
+from segraft.ladder.subsets import pack_subset
 from segraft.params import Finetune, Params, Pretrain, RungName
 from segraft.progress import progress
 from segraft.steps import remove, run, write_json
@@ -116,7 +116,7 @@ def _result(cell: Cell, data: Data) -> Result | None:
     area = PackedDataset(data.target).card.crop
     spent = 0 if cell.rung in UNTRAINED else compute(training, area)
     total = spent + (0 if cell.rung in SOURCELESS else data.source_pixels)
-    labels = 0 if cell.rung in UNTRAINED else budget(len(PackedDataset(data.target).split("train")), cell.share)
+    labels = 0 if cell.rung in UNTRAINED else len(PackedDataset(dataset).split("train"))
     counts = np.array(kept["counts"], np.int64)
     return Result(cell.rung, cell.share, cell.seed, labels, counts, spent, total, kept["seconds"])
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from segraft.data.mixing import PASTED
 from segraft.data.packed import CARD, Packed, PackedDataset, ShardWriter, SplitCard
-from segraft.steps import beside_path, publish
+from segraft.steps import beside
 
 SHARD_MB = 64
 
@@ -39,6 +40,8 @@ def budget(images: int, share: float) -> int:
 def pack_subset(target: Path, share: float, seed: int, folder: Path) -> Path:
     """A packed dataset in which a share of the train images has labels; the others are among the unlabelled.
 
+    Copies with pasted objects are left out: they show labels of two images, of which one may have none here.
+
     Args:
         target: the packed target.
         share: of its train images.
@@ -49,21 +52,22 @@ def pack_subset(target: Path, share: float, seed: int, folder: Path) -> Path:
         return folder
     packed = PackedDataset(target)
     train = packed.split("train")
-    chosen = order([sample.group for sample in train], seed)
-    count = budget(len(train), share)
+    groups = {i: sample.group for i, sample in enumerate(train) if PASTED not in sample.tags}
+    own = list(groups)
+    chosen = [own[i] for i in order(list(groups.values()), seed)]
+    count = budget(len(own), share)
     labelled, rest = sorted(chosen[:count]), sorted(chosen[count:])
-    temporary = beside_path(folder)
-    temporary.mkdir()
     splits = dict(packed.card.splits)
-    for name in set(splits) - {"train", "unlabelled"}:
-        for shard in splits[name].shards:
-            (temporary / shard.file).symlink_to((target / shard.file).absolute())
-    splits["train"] = _write(temporary, "train", packed, (train[i] for i in labelled))
-    bare = (replace(s, mask=np.full_like(s.mask, packed.card.ignore_index)) for s in (train[i] for i in rest))
-    splits["unlabelled"] = _write(temporary, "unlabelled", packed, (*bare, *packed.split("unlabelled")))
-    card = packed.card.model_copy(update={"splits": splits})
-    (temporary / CARD).write_text(json.dumps(card.model_dump()), encoding="utf-8")
-    publish(temporary, folder)
+    with beside(folder) as made:
+        made.mkdir()
+        for name in set(splits) - {"train", "unlabelled"}:
+            for shard in splits[name].shards:
+                (made / shard.file).symlink_to((target / shard.file).absolute())
+        splits["train"] = _write(made, "train", packed, (train[i] for i in labelled))
+        bare = (replace(s, mask=np.full_like(s.mask, packed.card.ignore_index)) for s in (train[i] for i in rest))
+        splits["unlabelled"] = _write(made, "unlabelled", packed, (*bare, *packed.split("unlabelled")))
+        card = packed.card.model_copy(update={"splits": splits})
+        (made / CARD).write_text(json.dumps(card.model_dump()), encoding="utf-8")
     return folder
 
 

@@ -104,9 +104,10 @@ def settle(artifact: Artifact, origins: Mapping[str, str], made: Path | None = N
     if store and artifact.schema_title == "system.Dataset":
         place = Path(store) / artifact.metadata[MD5]
         if not place.exists():
-            beside = steps.beside_path(place)
-            shutil.move(made, beside)
-            steps.publish(beside, place)
+            with steps.temporary(place) as moved:
+                shutil.move(made, moved)
+                if not place.exists():  # another pod may have made the same
+                    steps.publish(moved, place)
         steps.remove(made)
         path.write_text(f"{place}\n", encoding="utf-8")
         artifact.metadata[PLACE] = str(place)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,9 +29,8 @@ def pack(arguments: Mapping[str, Any]) -> None:
 
     number, parts = map(int, arguments["part"].split("/"))
     with reported("pack", arguments), _given(arguments) as given:
-        beside = steps.beside_path(Path(arguments["packed"].path))
-        pack_source(given, Path(locate(arguments["source"])), beside, (number, parts))
-        steps.publish(beside, Path(arguments["packed"].path))
+        with steps.beside(Path(arguments["packed"].path)) as packed:
+            pack_source(given, Path(locate(arguments["source"])), packed, (number, parts))
         settle(arguments["packed"], made_of(arguments))
 
 
@@ -42,10 +40,12 @@ def join(parts: Sequence[Artifact], packed_source: Artifact) -> None:
 
     with reported("join", {}):
         store, path = os.environ.get(STORE), Path(packed_source.path)
-        made = Path(store) / f".joined-{uuid.uuid4().hex}" if store else path
-        join([Path(locate(part)) for part in parts], made)
         origins = {name: md5 for part in parts for name, md5 in part.metadata.get(MADE_OF, {}).items()}
-        settle(packed_source, origins, made)
+        with steps.temporary(Path(store or path.parent) / path.name) as made:
+            join([Path(locate(part)) for part in parts], made)
+            settle(packed_source, origins, made)
+            if not store:
+                steps.publish(made, path)
 
 
 def augment_target(arguments: Mapping[str, Any]) -> None:
@@ -55,12 +55,12 @@ def augment_target(arguments: Mapping[str, Any]) -> None:
     from segraft.data.sides import pack_target
 
     source, target = (Path(locate(arguments[name])) for name in ("source", "target"))
+    paths = {name: Path(arguments[name].path) for name in ("packed_target", "sheet")}
     with reported("augment_target", arguments), _given(arguments) as given:
-        paths = {name: Path(arguments[name].path) for name in ("packed_target", "sheet")}
-        pack_target(given, source, target, paths["packed_target"])
-        folders = {"source": locate(arguments["packed_source"]), "target": str(paths["packed_target"])}
-        packed = {name: PackedDataset(folder) for name, folder in folders.items()}
-        contact_sheet(packed, given.augment.seed, paths["sheet"])
+        with steps.beside(paths["packed_target"]) as made, steps.beside(paths["sheet"]) as sheet:
+            pack_target(given, source, target, made)
+            packed = {"source": PackedDataset(locate(arguments["packed_source"])), "target": PackedDataset(made)}
+            contact_sheet(packed, given.augment.seed, sheet)
         cards = {name: dataset.card.splits for name, dataset in packed.items()}
         metrics = {f"{name}_{split}": float(s.samples) for name, card in cards.items() for split, s in card.items()}
         render("augment", arguments, paths, metrics)

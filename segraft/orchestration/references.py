@@ -19,6 +19,7 @@ from segraft.orchestration.component import MD5, PLACE, Artifact, locate, made_o
 from segraft.orchestration.digest import digest
 from segraft.orchestration.rendering import scalars
 from segraft.params import Deploy, Tracking, as_section
+from segraft.tracking import without_password
 
 
 def refer(place: str, md5: str, dataset: Artifact) -> None:
@@ -34,44 +35,49 @@ def refer(place: str, md5: str, dataset: Artifact) -> None:
             raise UserError(
                 f"{place}: not found; mount the volume that holds it (cluster.volumes), or mend data.*.path"
             )
-        found = digest(Path(place))
-        if md5 and md5 != found:
-            raise UserError(
-                f"{place}: its md5 is {found}, not {md5}: it was changed since the run was submitted; submit anew"
-            )
+        found = _unchanged(Path(place), md5)
         Path(dataset.path).write_text(f"{place}\n", encoding="utf-8")
         dataset.metadata |= {MD5: found, PLACE: place}
 
 
+def _unchanged(place: Path, md5: str) -> str:
+    """The digest of what is there, which must be `md5` unless that is empty."""
+    found = digest(place)
+    if md5 and md5 != found:
+        raise UserError(
+            f"{place}: its md5 is {found}, not {md5}: it was changed since the run was submitted; submit anew"
+        )
+    return found
+
+
 def fetch(repo: str, rev: str, path: str, dataset: Artifact) -> None:
-    """Bring what DVC tracks in a git repository, from the repository's own remote.
+    """Bring what DVC tracks in a git repository, from the repository's own remote; or what an object store holds now.
 
     Args:
-        repo: the git repository.
-        rev: branch, tag or commit.
-        path: of the dataset in the repository.
+        repo: the git repository; empty: `path` is a URL.
+        rev: branch, tag or commit of the repository.
+        path: of the dataset in the repository, or its URL.
         dataset: the artifact.
     """
     with reported("fetch", {}):
         target = Path(dataset.path).absolute()
-        beside = steps.beside_path(target)
-        command = [sys.executable, "-m", "dvc", "get", repo, path, "--rev", rev, "--out", str(beside), "--quiet"]
-        with tempfile.TemporaryDirectory() as nowhere:
+        with steps.beside(target) as made, tempfile.TemporaryDirectory() as nowhere:
+            asked = ["get", repo, path, "--rev", rev, "--out"] if repo else ["get-url", path]
+            command = [sys.executable, "-m", "dvc", *asked, str(made), "--quiet"]
             environment = os.environ | {"DVC_NO_ANALYTICS": "1"}
             done = subprocess.run(command, cwd=nowhere, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            steps.remove(beside)
-            raise UserError(f"dvc get {repo} {path} --rev {rev}: {done.stderr.strip()}")
-        steps.publish(beside, target)
+            if done.returncode:
+                raise UserError(without_password(f"dvc {' '.join(asked)}: {done.stderr.strip()}"))
         settle(dataset, {})
-        dataset.metadata |= {"repo": repo, "rev": rev}
+        dataset.metadata |= {"repo": without_password(repo), "rev": rev}
 
 
-def bring(place: str, tracking: str, weights: Artifact, log: Artifact) -> None:
+def bring(place: str, version: str, tracking: str, weights: Artifact, log: Artifact) -> None:
     """Bring a model to start from, and a training log that says what its card knows.
 
     Args:
         place: models:/NAME@ALIAS or models:/NAME/VERSION, which is verified, or a model folder.
+        version: what the folder's digest must be; empty: whatever it is.
         tracking: the params section, as JSON.
         weights: the model folder.
         log: its training log.
@@ -83,6 +89,8 @@ def bring(place: str, tracking: str, weights: Artifact, log: Artifact) -> None:
         section = as_section("tracking", tracking)
         assert isinstance(section, Tracking)
         folder = open_registered(place, section, Path(scratch)) if place.startswith("models:") else Path(place)
+        if version:  # a registered one is verified already
+            _unchanged(folder, version)
         card = read_card(folder)
         load_weights(folder, card)
         shutil.copytree(folder, weights.path)
@@ -109,12 +117,13 @@ def bring(place: str, tracking: str, weights: Artifact, log: Artifact) -> None:
         settle(log, {})
 
 
-def release(tracking: str, deploy: str, registered: Artifact) -> None:
+def release(tracking: str, deploy: str, manifests: str, registered: Artifact) -> None:
     """Give a registered version the alias `deployed`; with `deploy.pipeline: endpoint`, once the endpoint serves it.
 
     Args:
         tracking: the params section, as JSON.
         deploy: the params section, as JSON.
+        manifests: the endpoint's, as JSON: name → manifest; `{}`: only the alias moves.
         registered: what the register step wrote.
     """
     from segraft.deploy import point, roll_out
@@ -125,10 +134,12 @@ def release(tracking: str, deploy: str, registered: Artifact) -> None:
         assert isinstance(registry, Tracking) and isinstance(knobs, Deploy)
         version = f"models:/{outcome['name']}/{outcome['version']}"
         if knobs.pipeline == "endpoint":
-            print(roll_out(version, knobs, registry))
+            if not (given := list(json.loads(manifests).values())):
+                raise UserError("deploy.pipeline: endpoint: the pipeline was drawn without its manifests; draw it anew")
+            print(roll_out(version, knobs, registry, manifests=given))
         else:
             point(outcome["name"], str(outcome["version"]), registry)
-        print(f"models:/{outcome['name']}@deployed is version {outcome['version']}")
+            print(f"models:/{outcome['name']}@deployed is version {outcome['version']}")
 
 
 def choose(

@@ -95,11 +95,14 @@ def run(
     folder = job.shared / "jobs" / title
     seen = {path: _seen(path, kind, paths[path], job.shared, folder) for path, kind in steps.spec(name).paths.items()}
     with ended_by_sigterm():
-        started = _start(client, title, _command(name, knobs, seen, folder), job)
+        started = _name(client, title)
         try:
+            if not _is_there(client, started):
+                _create(client, started, _command(name, knobs, seen, folder), job)
             _watch(client, started, job.poll)
         except SystemExit:
-            client.delete_job(started)
+            if _is_there(client, started):  # the signal may have come while it was made
+                client.delete_job(started)
             raise
     if (status := client.get_job(started).status) != COMPLETE:
         raise _failure(client, started, name, status)
@@ -122,9 +125,8 @@ def _seen(path: str, kind: str, place: str | Path, shared: Path, folder: Path) -
         raise UserError(f"{place}: the nodes of a TrainJob keep unfinished work where all see it, below {shared}")
     copy = folder / path
     if not copy.exists():
-        beside = steps.beside_path(copy)
-        (shutil.copytree if Path(place).is_dir() else shutil.copy2)(place, beside)
-        steps.publish(beside, copy)
+        with steps.beside(copy) as made:
+            (shutil.copytree if Path(place).is_dir() else shutil.copy2)(place, made)
     return str(copy)
 
 
@@ -135,21 +137,26 @@ def _command(name: str, knobs: Mapping[str, str], seen: Mapping[str, str], folde
     return ["torchrun", "-m", "--", "segraft", name, *settings, *flags, "--metrics", str(folder / OUTCOME)]
 
 
-def _start(client: TrainerClient, title: str, command: list[str], job: Job) -> str:
+def _name(client: TrainerClient, title: str) -> str:
     """The name of the job: the one that is there unless it has failed, else a new one."""
+    status = {known.name: known.status for known in client.list_jobs()}
+    attempt = 1
+    while status.get(f"{title}-{attempt}") == FAILED:
+        attempt += 1
+    return f"{title}-{attempt}"
+
+
+def _is_there(client: TrainerClient, name: str) -> bool:
+    return name in {known.name for known in client.list_jobs()}
+
+
+def _create(client: TrainerClient, name: str, command: list[str], job: Job) -> None:
     from kubeflow.trainer import CustomTrainerContainer
     from kubeflow.trainer.options import Name, TrainerCommand
 
-    there = {known.name: known.status for known in client.list_jobs()}
-    attempt = 1
-    while there.get(f"{title}-{attempt}") == FAILED:
-        attempt += 1
-    started = f"{title}-{attempt}"
-    if started not in there:
-        resources = dict(job.resources) if job.resources else None
-        trainer = CustomTrainerContainer(job.image, job.nodes, resources, {STRATEGY: job.strategy})
-        client.train(job.runtime, trainer=trainer, options=[Name(started), TrainerCommand(command)])
-    return started
+    resources = dict(job.resources) if job.resources else None
+    trainer = CustomTrainerContainer(job.image, job.nodes, resources, {STRATEGY: job.strategy})
+    client.train(job.runtime, trainer=trainer, options=[Name(name), TrainerCommand(command)])
 
 
 def _watch(client: TrainerClient, name: str, poll: float) -> None:

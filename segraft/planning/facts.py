@@ -111,19 +111,19 @@ def measure(
     Raises:
         UserError: there are no train images, or none shows a class.
     """
-    train = dataset.split("train")
-    if not len(train) or not any(train.card.class_pixels):
+    train, rows = dataset.split("train"), manifest[manifest["split"] == "train"]
+    images = min(len(train), len(rows))  # copies with pasted objects, which are packed after these, hold no new labels
+    if not images or not any(train.card.class_pixels):
         raise UserError(
             f"{dataset.location}: no labelled train image to plan for; run the augment step on labelled data"
         )
-    chosen = np.unique(np.linspace(0, len(train) - 1, min(len(train), MOST_MASKS)).round().astype(int))
+    chosen = np.unique(np.linspace(0, images - 1, min(images, MOST_MASKS)).round().astype(int))
     masks = [train[int(i)].mask for i in progress(chosen, "look at the labels")]
     classes = len(dataset.card.classes)
     found, pixels = objects(masks, classes), np.array(train.card.class_pixels)
     shown = np.array([sum(bool((mask == c).any()) for mask in masks) for c in range(classes)])
-    rows = manifest[manifest["split"] == "train"]
     return Facts(
-        images=len(train),
+        images=images,
         groups=int(rows["group"].nunique()),
         val=len(dataset.split("val")),
         unlabelled=len(dataset.split("unlabelled")),

@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from segraft.checkpoint import ModelCard, load_weights, read_card
+from segraft.checkpoint import ModelCard, build_network, load_weights, read_card
 from segraft.data.packed import DatasetCard, PackedDataset
 from segraft.device import setup
 from segraft.errors import UserError
-from segraft.models import create_model
 from segraft.params import Params, Section, Training, build
 from segraft.planning.distance import domain_distance
 from segraft.planning.facts import Facts, measure
 from segraft.planning.machine import NoStore, Probe, Trial, bare, best_batch, try_batches
 from segraft.planning.rate import Range, range_test
 from segraft.planning.rules import DATA, LEAST_BATCH, MACHINE, RATE, Choice, decide
-from segraft.training.batchnorm import norms, to_group_norm
+from segraft.training.batchnorm import norms
 from segraft.training.distributed import World
 from segraft.training.transfer import graft, links
 
@@ -116,10 +115,9 @@ def starting_network(inputs: Inputs) -> tuple[nn.Module, ModelCard]:
             f"{inputs.pretrained}: is {parent.arch} on {parent.encoder}, and params.yaml says {model.arch} on "
             f"{model.encoder}; run the pretrain step again, or change the section model"
         )
-    network = create_model(model.arch, model.encoder, len(dataset.classes))
-    if parent.norm == "group":
-        to_group_norm(network)
-    graft(network, load_weights(inputs.pretrained, parent), links(parent, dataset))
+    state = load_weights(inputs.pretrained, parent)
+    network = build_network(model.arch, model.encoder, len(dataset.classes), parent.norm, parent.channels, state)
+    graft(network, state, links(parent, dataset))
     return network, _card(parent, dataset)
 
 

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from segraft.planning.rules import Choice
-from segraft.steps import beside_path, publish
+from segraft.steps import write_bytes
 
 WIDE = 1 << 16
 """Column at which ruamel.yaml would break a line; a comment must not be broken."""
@@ -54,6 +54,4 @@ def _plain(value: Any) -> Any:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file beside the path and rename it there."""
-    temporary = beside_path(path)
-    temporary.write_text(text, encoding="utf-8")
-    publish(temporary, path)
+    write_bytes(path, text.encode())

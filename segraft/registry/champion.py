@@ -16,7 +16,7 @@ from segraft.tracking import Tracker, TrackingUnavailable
 
 CHAMPION = "champion"
 Score = Callable[[Path], float]
-"""model folder → its mIoU, 0…1, on the test set in question"""
+"""model folder → its mIoU, 0…1, in the test in question"""
 
 
 @dataclass(frozen=True)
@@ -24,21 +24,21 @@ class Contest:
     """What a challenger has to win.
 
     Attributes:
-        test_set: fingerprint of the images and masks that all scores are of.
+        test: fingerprint of the images and masks that all scores are of, and of how they are scored.
         miou: the challenger's, 0…1.
         min_gain: mIoU points (hundredths) by which it must be better.
-        score: scores a champion that was scored on another test set.
+        score: scores a champion that was scored in another test.
     """
 
-    test_set: str
+    test: str
     miou: float
     min_gain: float
     score: Score
 
     @property
     def tag(self) -> str:
-        """Tag of a model version that holds its mIoU on this test set."""
-        return f"miou.{self.test_set[:12]}"
+        """Tag of a model version that holds its mIoU in this test."""
+        return f"miou.{self.test[:12]}"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ from segraft.serving.polygons import geojson
 
 PNG_LEVEL = 2
 """zlib-ng's: on masks as fast as its first level, at half the size."""
+RUNS = 2_000_000
+"""Of one answer in run lengths; each takes about fifty bytes while they are made."""
+COLUMNS = 256
+"""Columns in which runs are looked for at once."""
 BYTES_A_PIXEL = {"topk": 15, "ids": 1, "overlay": 4, "confidence": 6, "entropy": 6}
 
 
@@ -105,19 +109,38 @@ def run_lengths(ids: NDArray[np.uint8], card: ModelCard) -> dict[str, Any]:
     """COCO's uncompressed RLE of each class that is there: column by column, runs of 0 and of 1 in turn, 0 first.
 
     `pycocotools.mask.frPyObjects(segmentation, *size)` reads a segmentation. (Lin et al., Microsoft COCO, 2014)
+    Counts are arrays, for `_json`.
+
+    Raises:
+        Refused: more than `RUNS`.
     """
-    flat = ids.ravel(order="F")
-    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1, flat.size)
-    values, starts = flat[ends - 1], np.concatenate(([0], ends[:-1]))
+    ends = _run_ends(ids)
+    values, starts = ids.T[np.divmod(ends - 1, len(ids))], np.concatenate(([0], ends[:-1]))
     shapes = []
     for index in np.unique(values).tolist():
         own = values == index
         edges = np.stack([starts[own], ends[own]], 1).ravel()
-        counts = np.diff(edges, prepend=0, append=flat.size)
+        counts = np.diff(edges, prepend=0, append=ids.size)
         size = list(ids.shape)
         counts = counts[:-1] if counts[-1] == 0 else counts
-        shapes.append({"id": index, "class": card.classes[index].name, "size": size, "counts": counts.tolist()})
+        shapes.append({"id": index, "class": card.classes[index].name, "size": size, "counts": counts})
     return {"size": list(ids.shape), "segmentations": shapes}
+
+
+def _run_ends(ids: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Where runs of one class end, column by column; found in some columns at once, so that memory goes with the runs.
+
+    Raises:
+        Refused: more than `RUNS`.
+    """
+    height, found, count = len(ids), [], 0
+    for left in range(0, ids.shape[1], COLUMNS):
+        flat = ids[:, left : left + COLUMNS + 1].ravel(order="F")[: COLUMNS * height + 1]  # and the next column's first
+        found.append(np.flatnonzero(flat[1:] != flat[:-1]) + 1 + left * height)
+        count += len(found[-1])
+        if count > RUNS:
+            raise Refused(413, f"outputs: rle: more than {RUNS:,} runs; ask for mask")
+    return np.append(np.concatenate(found), ids.size)
 
 
 def areas(ids: NDArray[np.uint8], card: ModelCard) -> dict[str, Any]:
@@ -147,6 +170,10 @@ def _palette(card: ModelCard) -> NDArray[np.uint8]:
     return palette
 
 
+def _json(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
 def _save(image: Image.Image, **how: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", **how)
@@ -159,10 +186,10 @@ FILES: dict[str, tuple[str, Make]] = {
     "overlay": ("image/png", overlay),
     "confidence": ("image/png", lambda of, _card, _options: grey_png(of.maps["confidence"])),
     "entropy": ("image/png", lambda of, _card, _options: grey_png(of.maps["entropy"])),
-    "rle": ("application/json", lambda of, card, _: orjson.dumps(run_lengths(of.ids, card))),
-    "area": ("application/json", lambda of, card, _: orjson.dumps(areas(of.ids, card))),
+    "rle": ("application/json", lambda of, card, _: _json(run_lengths(of.ids, card))),
+    "area": ("application/json", lambda of, card, _: _json(areas(of.ids, card))),
     "polygons": (
         "application/geo+json",
-        lambda of, card, options: orjson.dumps(geojson(of.ids, card.classes, options.simplify, options.min_area)),
+        lambda of, card, options: _json(geojson(of.ids, card.classes, options.simplify, options.min_area)),
     ),
 }

@@ -86,7 +86,7 @@ def read_v1(payload: Any, limits: ServeLimits) -> Ask:
         Refused: anything else, or as `inspect`.
     """
     if not isinstance(payload, dict):
-        raise Refused(400, f"body: expected a JSON object, found {_json_type(payload)}")
+        raise Refused(400, f"body: expected a JSON object, found {json_type(payload)}")
     unknown = sorted(set(payload) - {"instances", "parameters", "signature_name", "id"})
     instances = payload.get("instances")
     if unknown or not isinstance(instances, list) or not instances:
@@ -130,7 +130,7 @@ def from_base64(text: Any, where: str) -> bytes:
         Refused: it is none.
     """
     if not isinstance(text, str):
-        raise Refused(400, f"{where}: expected base64 text, found {_json_type(text)}")
+        raise Refused(400, f"{where}: expected base64 text, found {json_type(text)}")
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -155,7 +155,7 @@ def parse_json(body: bytes, limits: ServeLimits) -> Any:
 
 def _options(values: Any, where: str) -> Options:
     if not isinstance(values, Mapping):
-        raise Refused(400, f"{where}: expected an object, found {_json_type(values)}")
+        raise Refused(400, f"{where}: expected an object, found {json_type(values)}")
     try:
         options: Options = build(Options, dict(values), where)
     except UserError as error:
@@ -164,12 +164,10 @@ def _options(values: Any, where: str) -> Options:
 
 
 def _instance(value: Any, where: str, limits: ServeLimits) -> Encoded | Pixels:
-    if isinstance(value, dict) and len(value) == 1:
-        ((key, inner),) = value.items()
-        if key == "b64":
-            return inspect(from_base64(inner, f"{where}.b64"), limits)
-        if key == "image":
-            return _instance(inner, f"{where}.image", limits)
+    if isinstance(value, dict) and set(value) == {"image"}:
+        value, where = value["image"], f"{where}.image"
+    if isinstance(value, dict) and set(value) == {"b64"}:
+        return inspect(from_base64(value["b64"], f"{where}.b64"), limits)
     if isinstance(value, str):
         return inspect(from_base64(value, where), limits)
     if not isinstance(value, list):
@@ -186,7 +184,7 @@ def _pixels(rows: list[Any], where: str, limits: ServeLimits) -> Pixels:
     return _bytes(rows, (len(rows), len(first), 3), where)
 
 
-def _bytes(values: Any, shape: Sequence[int], where: str) -> Pixels:
+def _bytes(values: list[Any], shape: Sequence[int], where: str) -> Pixels:
     """JSON numbers, nested as their shape says or flat, as uint8; no wrap-around and no fractions."""
     try:
         if values and isinstance(values[0], list):
@@ -194,7 +192,7 @@ def _bytes(values: Any, shape: Sequence[int], where: str) -> Pixels:
                 if set(map(len, values)) != {length}:
                     raise ValueError
                 values = list(chain.from_iterable(values))
-        data = bytes(values) if isinstance(values, list) else b""
+        data = bytes(values)
     except (TypeError, ValueError):
         wanted = "×".join(map(str, shape))
         raise Refused(400, f"{where}: expected {wanted} whole numbers from 0 to 255, all rows of one length") from None
@@ -212,10 +210,16 @@ def _tensor(tensor: InferInput, limits: ServeLimits) -> Pixels:
     check_size(height, width, limits)
     full = (count, height, width, 3)
     if tensor._raw_data is None:
-        return _bytes(tensor.data, shape, "inputs[0].data").reshape(full)
+        return _bytes(_listed(tensor), shape, "inputs[0].data").reshape(full)
     if len(tensor._raw_data) != math.prod(full):
         raise Refused(400, f"inputs[0]: {len(tensor._raw_data)} bytes of data; the shape says {math.prod(full)}")
     return np.frombuffer(tensor._raw_data, np.uint8).reshape(full)
+
+
+def _listed(tensor: InferInput) -> list[Any]:
+    if not isinstance(tensor.data, list):
+        raise Refused(400, f"inputs[0].data: expected a list, found {json_type(tensor.data)}")
+    return tensor.data
 
 
 def _shape(tensor: InferInput) -> list[int]:
@@ -232,12 +236,10 @@ def _elements(tensor: InferInput, limits: ServeLimits) -> list[bytes]:
     _check_count(count, limits)
     if tensor._raw_data is not None:
         elements = list(_split_raw(tensor._raw_data, count))
-    elif isinstance(tensor.data, list):
-        elements = [
-            v if isinstance(v, bytes) else from_base64(v, f"inputs[0].data[{i}]") for i, v in enumerate(tensor.data)
-        ]
     else:
-        raise Refused(400, "inputs[0].data: expected a list")
+        elements = [
+            v if isinstance(v, bytes) else from_base64(v, f"inputs[0].data[{i}]") for i, v in enumerate(_listed(tensor))
+        ]
     if len(elements) != count:
         raise Refused(400, f"inputs[0]: {len(elements)} elements; the shape says {count}")
     return elements
@@ -274,6 +276,7 @@ def image_size(image: Encoded | Pixels) -> tuple[int, int]:
     return height, width
 
 
-def _json_type(value: Any) -> str:
+def json_type(value: Any) -> str:
+    """What a JSON value is, in words."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segraft.machine import cores
 from segraft.params import Serve
@@ -24,14 +23,12 @@ from segraft.serving.asks import Ask, Options, image_size
 from segraft.serving.batching import Batcher, RuntimeFailed
 from segraft.serving.call import Call, this_call
 from segraft.serving.errors import Refused
-from segraft.serving.fields import WANT_LOGITS, Map, allocate, confidence, fill
+from segraft.serving.fields import WANT_LOGITS, Map, allocate, fill
 from segraft.serving.images import Encoded, Pixels, decode, unturn
 from segraft.serving.monitor import Monitor
 from segraft.serving.runtime import Prediction, Runtime
 
 T = TypeVar("T")
-SAMPLED = 4
-"""Every so many-th row and column count towards an image's mean confidence."""
 SMALL = 1 << 18
 """Pixels up to which an answer of tensors is made at once: waking a thread would take longer."""
 logger = logging.getLogger("segraft.serving")
@@ -140,21 +137,17 @@ class Engine:
 
     async def _segment(self, image: Pixels, options: Options) -> dict[str, Map]:
         """The maps: ids, what the options want, and of one image in so many the "sample" of its confidence."""
-        wants = set(options.outputs) & WANT_LOGITS
+        wants = set(options.outputs) & WANT_LOGITS | ({"sample"} if self.monitor.samples_next() else set())
         classes, tile = len(self._runtime.card.classes), self._settings.tile
         maps = allocate(wants, classes, min(options.k, classes), image.shape[:2])
         if math.prod(image.shape[:2]) > tile.whole:
             maps["ids"] = np.empty(image.shape[:2], np.uint8)
             await tiling.segment(image, partial(self._predict, logits=True), tile, self._runtime.stride, maps)
             return maps
-        sampled = self.monitor.samples_next()
-        prediction = await self._predict(image, logits=bool(wants) or sampled)
-        maps["ids"] = prediction.ids
+        prediction = await self._predict(image, logits=bool(wants))
         if prediction.logits is not None:
-            await self.in_thread(partial(fill, maps, (0, 0), prediction.logits) if wants else lambda: None)
-            if sampled:
-                maps["sample"] = await self.in_thread(partial(_sample, prediction.logits))
-        return maps
+            await self.in_thread(partial(fill, maps, (0, 0), prediction.logits))
+        return maps | {"ids": prediction.ids}
 
     async def _predict(self, image: Pixels, logits: bool) -> Prediction:
         try:
@@ -223,10 +216,6 @@ async def _all(jobs: list[Coroutine[Any, Any, T]]) -> list[T]:
     finally:
         for task in tasks:
             task.cancel()
-
-
-def _sample(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    return confidence(logits[:, ::SAMPLED, ::SAMPLED])
 
 
 def _as_stored(of: Segmented, orientation: int) -> Segmented:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 Map = NDArray[np.generic]
 ROWS = 64
 """Rows that are worked on at once, so that the intermediate results stay in the cache."""
+SAMPLED = 4
+"""Of "sample", an image's confidence: every so many-th row and column."""
 
 
 def argmax(logits: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -52,6 +54,7 @@ def allocate(wants: Iterable[str], classes: int, k: int, size: tuple[int, int]) 
         "topk": ((k, *size), np.uint8),
         "topk_probability": ((k, *size), np.float32),
         "logits": ((classes, *size), np.float32),
+        "sample": ((-(-size[0] // SAMPLED), -(-size[1] // SAMPLED)), np.float32),
     }
     names = [name for want in wants for name in ((want, "topk_probability") if want == "topk" else (want,))]
     return {name: np.empty(*shapes[name]) for name in names}
@@ -60,6 +63,10 @@ def allocate(wants: Iterable[str], classes: int, k: int, size: tuple[int, int]) 
 def fill(maps: dict[str, Map], top_left: tuple[int, int], logits: NDArray[np.float32]) -> None:
     """Write what a block of (C, h, w) logits says into the maps at a place."""
     (y, x), (_, height, width) = top_left, logits.shape
+    if "sample" in maps:
+        part = confidence(logits[:, -y % SAMPLED :: SAMPLED, -x % SAMPLED :: SAMPLED])
+        row, column = -(-y // SAMPLED), -(-x // SAMPLED)
+        maps["sample"][row : row + part.shape[0], column : column + part.shape[1]] = part
     for start in range(0, height, ROWS):
         block = logits[:, start : start + ROWS]
         place = (..., slice(y + start, y + start + block.shape[1]), slice(x, x + width))

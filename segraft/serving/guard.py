@@ -98,6 +98,16 @@ class Door:
     draining: bool = False
     held: int = 0
 
+    @property
+    def budget(self) -> int:
+        """Bytes that all bodies may have."""
+        return BODIES * (self.limits.body_mb << 20)
+
+    @property
+    def message(self) -> int:
+        """Bytes of the largest gRPC message."""
+        return min(self.limits.message_mb, self.limits.body_mb) << 20
+
     @contextmanager
     def room(self) -> Iterator[Callable[[int], None]]:
         """Gives a function that takes room for so many more bytes; all are given back when the block ends.
@@ -111,7 +121,7 @@ class Door:
             nonlocal taken
             taken += size
             self.held += size
-            if self.held > BODIES * (self.limits.body_mb << 20):
+            if self.held > self.budget:
                 raise Refused(503, "busy: too many large requests at once; try again later", 1)
 
         try:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
-from grpc import StatusCode, aio  # type: ignore[import-untyped]
+from grpc import StatusCode, aio, stream_unary_rpc_method_handler  # type: ignore[import-untyped]
 from grpc_interceptor import AsyncExceptionToStatusInterceptor
 from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
 from kserve.protocol.dataplane import DataPlane
@@ -18,18 +20,21 @@ from segraft.params import Serve
 from segraft.serving import metrics
 from segraft.serving.call import Call, current, request_id
 from segraft.serving.errors import Refused
-from segraft.serving.guard import BODIES, GONE, Door
+from segraft.serving.guard import GONE, Door
 from segraft.serving.logs import FIELDS
 
 CODES = {
     400: StatusCode.INVALID_ARGUMENT,
     404: StatusCode.NOT_FOUND,
+    408: StatusCode.DEADLINE_EXCEEDED,
     413: StatusCode.RESOURCE_EXHAUSTED,
     415: StatusCode.INVALID_ARGUMENT,
     501: StatusCode.UNIMPLEMENTED,
     503: StatusCode.UNAVAILABLE,
     504: StatusCode.DEADLINE_EXCEEDED,
 }
+COPIES = 3
+"""Times its size that a message may take: as it came, in its parsed form, and as the bytes that Python reads."""
 logger = logging.getLogger("segraft.serving")
 
 
@@ -44,6 +49,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
     def __init__(self, plane: DataPlane, door: Door) -> None:
         super().__init__(plane, None)
         self._door = door
+        self._reading = asyncio.Semaphore(door.budget // (COPIES * door.message))
 
     async def RepositoryModelLoad(self, request: Any, context: Any) -> None:
         """Off: anyone could call it."""
@@ -53,8 +59,8 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         """Off: anyone could call it."""
         raise Refused(501, "unloading models is off")
 
-    async def ModelInfer(self, request: Any, context: Any) -> Any:
-        """Answer a prediction within the client's deadline."""
+    async def ModelInfer(self, _: Any, context: Any) -> Any:
+        """Answer a prediction within the client's deadline; see `Unread`."""
         given = dict(context.invocation_metadata() or ())
         call = Call(request_id(given.get("x-request-id")), "grpc")
         remaining, started, status = context.time_remaining(), time.perf_counter(), 200
@@ -63,8 +69,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         current.set(call)
         try:
             with self._door.room() as take:
-                take(request.ByteSize())
-                return await super().ModelInfer(request, context)
+                return await super().ModelInfer(await self._read(context, take), context)
         except Refused as refused:
             status = refused.status
             raise
@@ -74,6 +79,37 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         finally:  # not earlier: KServe reads this metadata as if the client had sent it
             context.set_trailing_metadata((("x-request-id", call.id), ("x-segraft-model", self._door.stamp)))
             _report(call, status, time.perf_counter() - started)
+
+    async def _read(self, context: Any, take: Callable[[int], None]) -> Any:
+        """The call's message. So many are read at once as fit into memory at their largest; the others wait unread."""
+        seconds = self._door.limits.body
+        try:
+            async with asyncio.timeout(seconds) as timer, self._reading:
+                timer.reschedule(asyncio.get_running_loop().time() + seconds)  # its turn has come
+                message = await context.read()  # `async for` would leave it to a generator that lives on
+        except TimeoutError:
+            raise Refused(408, f"message: not read within {seconds:g} s") from None
+        if message is aio.EOF:
+            raise Refused(400, "message: none")
+        take(COPIES * message.ByteSize())
+        return message
+
+
+class Unread(aio.ServerInterceptor):  # type: ignore[misc]
+    """Lets `Servicer` say when a prediction's message is read.
+
+    gRPC has a call's only message in memory before it asks anybody, but the messages of a stream when they are asked
+    for. On the wire one message and a stream of one are the same.
+    """
+
+    async def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+        """See `grpc.aio.ServerInterceptor`."""
+        handler = await continuation(handler_call_details)
+        if not handler_call_details.method.endswith("/ModelInfer"):
+            return handler
+        return stream_unary_rpc_method_handler(
+            handler.unary_unary, handler.request_deserializer, handler.response_serializer
+        )
 
 
 class Refusals(AsyncExceptionToStatusInterceptor):
@@ -87,6 +123,7 @@ class Refusals(AsyncExceptionToStatusInterceptor):
         if status == 500:
             logger.error("a request failed", exc_info=ex)
         message = "internal error" if status == 500 and not isinstance(ex, Refused) else _message(ex)
+        ex.__traceback__ = None  # its frames hold the message, which would live until the garbage is collected
         await context.abort(CODES.get(status, StatusCode.INTERNAL), message)
         raise AssertionError("abort raises")
 
@@ -102,15 +139,15 @@ class GrpcServer:
 
     def __init__(self, settings: Serve, plane: DataPlane, door: Door) -> None:
         self._grace = settings.grace
-        largest = settings.limits.body_mb << 20
         self._server = aio.server(
-            interceptors=(Refusals(),),
+            interceptors=(Refusals(), Unread()),
             options=[
-                ("grpc.max_receive_message_length", largest),
+                ("grpc.max_receive_message_length", door.message),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
+                ("grpc.http2.bdp_probe", 0),  # with it, what nobody reads yet may grow to 4 MiB a call
             ],
-            maximum_concurrent_rpcs=settings.queue + 16 * BODIES,
+            maximum_concurrent_rpcs=2 * settings.queue,  # those that are answered, and as many that wait to be read
         )
         rpc.add_GRPCInferenceServiceServicer_to_server(Servicer(plane, door), self._server)
         address = f"{_bracketed(settings.host)}:{settings.grpc_port}"

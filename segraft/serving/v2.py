@@ -17,7 +17,7 @@ from kserve import InferInput, InferOutput, InferRequest, InferResponse
 from kserve.protocol.infer_type import RequestedOutput
 
 from segraft.params import ServeLimits
-from segraft.serving.asks import parse_json
+from segraft.serving.asks import json_type, parse_json
 from segraft.serving.errors import Refused
 
 JSON_LENGTH = "inference-header-content-length"
@@ -121,14 +121,16 @@ def _input(value: Any, where: str) -> tuple[InferInput, int | None]:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise Refused(400, f"{where}: expected an object with name, shape, datatype and data")
     parameters = _object(value.get("parameters"), f"{where}.parameters") or {}
-    if value.get("datatype") not in DATATYPES:
-        raise Refused(400, f"{where}.datatype: {str(value.get('datatype'))[:20]!r}: expected UINT8 or BYTES")
+    datatype = value.get("datatype")
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
+        found = repr(datatype[:20]) if isinstance(datatype, str) else json_type(datatype)
+        raise Refused(400, f"{where}.datatype: {found}: expected UINT8 or BYTES")
     size, data = parameters.get("binary_data_size"), value.get("data")
     if (size is None) == (data is None):
         raise Refused(400, f"{where}: expected data, or binary_data_size among its parameters")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 0):
         raise Refused(400, f"{where}.parameters.binary_data_size: expected a whole number")
-    return InferInput(value["name"], value.get("shape"), value["datatype"], data, parameters), size
+    return InferInput(value["name"], value.get("shape"), datatype, data, parameters), size
 
 
 def _outputs(values: Any) -> list[RequestedOutput] | None:

@@ -7,13 +7,17 @@ params.yaml, never know who runs them, and never reach outside the paths that th
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import inspect
 import json
 import os
 import shutil
+import tempfile
 import typing
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +25,9 @@ from typing import Annotated, Any
 from segraft.errors import UserError
 
 In = Annotated[Path, "in"]
-"""A file or folder that must exist; it is only read. A packed dataset to train on may be an fsspec URL (s3://…)."""
+"""A file or folder that must exist; it is only read."""
+InOrUrl = Annotated[Path, "in", "url"]
+"""The same, or an fsspec URL (s3://…), which stays text: a packed dataset to train on."""
 Out = Annotated[Path, "out"]
 """A file or folder that the step makes; it appears whole, or not at all."""
 Work = Annotated[Path, "work"]
@@ -41,6 +47,8 @@ class Spec:
     sections: tuple[str, ...]
     paths: Mapping[str, str]
     """parameter name → "in", "out" or "work" """
+    urls: frozenset[str] = frozenset()
+    """parameters that may be a URL"""
 
     @property
     def summary(self) -> str:
@@ -66,8 +74,10 @@ def spec(name: str) -> Spec:
     function = getattr(importlib.import_module(f"segraft.steps.{name}"), name)
     hints = typing.get_type_hints(function, include_extras=True)
     hints.pop("return")
-    paths = {p: hint.__metadata__[0] for p, hint in hints.items() if typing.get_origin(hint) is Annotated}
-    return Spec(name, function, tuple(p for p in hints if p not in paths), paths)
+    marks = {p: hint.__metadata__ for p, hint in hints.items() if typing.get_origin(hint) is Annotated}
+    sections = tuple(p for p in hints if p not in marks)
+    urls = frozenset(p for p, mark in marks.items() if "url" in mark)
+    return Spec(name, function, sections, {p: mark[0] for p, mark in marks.items()}, urls)
 
 
 def run(name: str, sections: Mapping[str, Any], paths: Mapping[str, str | Path]) -> Metrics:
@@ -87,30 +97,33 @@ def run(name: str, sections: Mapping[str, Any], paths: Mapping[str, str | Path])
     _same_names(name, "section", set(step.sections), set(sections))
     _same_names(name, "path", set(step.paths), set(paths))
     typed = {key: as_section(key, values) for key, values in sections.items()}
-    final = {key: _location(paths[key]) for key in step.paths}
-    for key, kind in step.paths.items():
-        if kind == "in" and isinstance(final[key], Path) and not final[key].exists():
-            raise UserError(f"{final[key]}: not found; step {name} reads it as --{key.replace('_', '-')}")
-    beside = {key: beside_path(final[key]) for key, kind in step.paths.items() if kind == "out"}
+    final = {key: _location(step, key, str(paths[key])) for key in step.paths}
+    outs = [key for key, kind in step.paths.items() if kind == "out"]
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then asks for huge pages, if it is imported later
-    try:
-        metrics = step.function(**typed, **(final | beside))
-        for key, temporary in beside.items():
-            publish(temporary, final[key])
-    except UserError as error:
-        for key in error.keep:
-            publish(beside[key], final[key])
-        kept = "".join(f"\n{key}: {final[key]}" for key in error.keep)
-        raise UserError(f"{error}{kept}", error.keep) from None
-    finally:
-        for temporary in beside.values():
-            remove(temporary)
+    with ExitStack() as stack:
+        places = {key: stack.enter_context(temporary(final[key])) for key in outs}
+        try:
+            metrics = step.function(**typed, **(final | places))
+        except UserError as error:
+            for key in error.keep:
+                publish(places[key], final[key])
+            kept = "".join(f"\n{key}: {final[key]}" for key in error.keep)
+            raise UserError(f"{error}{kept}", error.keep) from None
+        for key in outs:
+            publish(places[key], final[key])
     return metrics
 
 
-def _location(path: str | Path) -> Path:
-    """The path; a URL (a packed dataset in an object store) stays text, for a Path would swallow a slash of it."""
-    return path if "://" in str(path) else Path(path)  # type: ignore[return-value]
+def _location(step: Spec, key: str, given: str) -> Path:
+    """The path; a URL stays text, for a Path would swallow a slash of it."""
+    flag = f"--{key.replace('_', '-')}"
+    if "://" in given:
+        if key not in step.urls:
+            raise UserError(f"{flag} {given}: a URL; step {step.name} takes a path here, such as a mounted folder")
+        return given  # type: ignore[return-value]
+    if step.paths[key] == "in" and not Path(given).exists():
+        raise UserError(f"{given}: not found; step {step.name} reads it as {flag}")
+    return Path(given)
 
 
 def _same_names(step: str, kind: str, wanted: set[str], given: set[str]) -> None:
@@ -119,12 +132,43 @@ def _same_names(step: str, kind: str, wanted: set[str], given: set[str]) -> None
         raise UserError(f"step {step}: {kind}s missing: {missing}, not known: {extra}")
 
 
-def beside_path(final: Path) -> Path:
-    """A fresh temporary path in the same folder, so that `publish` is one rename on one file system."""
+@contextmanager
+def beside(final: Path) -> Iterator[Path]:
+    """A path to write `final` at; it is published in the end, or removed if that does not come."""
+    with temporary(final) as place:
+        yield place
+        publish(place, final)
+
+
+@contextmanager
+def temporary(final: Path) -> Iterator[Path]:
+    """A path in a folder of its own beside `final`, so that `publish` is one rename on one file system.
+
+    The folder is removed in the end, and holds a lock for as long as its process lives: it is in the open only with the
+    lock held, so a folder whose lock is free was left by a killed process, and goes.
+    """
     final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.name}.tmp-{os.getpid()}{final.suffix}")
-    remove(temporary)
-    return temporary
+    mark = f".{final.name}.tmp-"
+    for stray in [path for path in final.parent.iterdir() if path.name.startswith(mark) and _is_left(path)]:
+        shutil.rmtree(stray, ignore_errors=True)  # another process may have seen it, too
+    folder = Path(tempfile.mkdtemp(prefix=".new-", dir=final.parent))
+    try:
+        with (folder / "lock").open("w") as lock:
+            with suppress(OSError):  # on a file system without locks nothing is taken for left
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            folder = folder.rename(final.with_name(f"{mark}{uuid.uuid4().hex}"))
+            yield folder / final.name
+    finally:  # the lock is closed by now: NFS keeps a folder in which a file is open
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_left(folder: Path) -> bool:
+    try:
+        with (folder / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # it is held, or there are no locks
+        return False
+    return True
 
 
 def publish(temporary: Path, final: Path) -> None:
@@ -144,7 +188,16 @@ def remove(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside the path and rename it there; keys keep their order, NaN is refused."""
-    temporary = beside_path(path)
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Write JSON as `write_bytes` does; keys keep their order, NaN is refused."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a small file beside the path and rename it there: it appears whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        place.write_bytes(data)
+        place.replace(path)
+    finally:
+        place.unlink(missing_ok=True)

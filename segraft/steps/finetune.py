@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from segraft.params import Finetune, Model
-from segraft.steps import In, Metrics, Out, Work
+from segraft.steps import In, InOrUrl, Metrics, Out, Work
 
 
 def finetune(
-    model: Model, finetune: Finetune, dataset: In, pretrained: In, work: Work, weights: Out, log: Out
+    model: Model, finetune: Finetune, dataset: InOrUrl, pretrained: In, work: Work, weights: Out, log: Out
 ) -> Metrics:
     """Fine-tune on the target dataset, starting from every tensor of the pretrained model that fits.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from segraft.params import Model, Pretrain
-from segraft.steps import In, Metrics, Out, Work
+from segraft.steps import InOrUrl, Metrics, Out, Work
 
 
-def pretrain(model: Model, pretrain: Pretrain, dataset: In, work: Work, weights: Out, log: Out) -> Metrics:
+def pretrain(model: Model, pretrain: Pretrain, dataset: InOrUrl, work: Work, weights: Out, log: Out) -> Metrics:
     """Train on the source dataset, in the target's classes; without a source the encoder's weights go on as they are.
 
     Args:

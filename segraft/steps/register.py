@@ -130,12 +130,14 @@ def _contest(dataset: Path, card: DatasetCard, miou: float, min_gain: float, eva
 
         return score(model_folder, dataset, "test", evaluate.batch_size, evaluate.threads, evaluate).miou
 
-    return Contest(_test_set(card), miou, min_gain, score)
+    return Contest(_test(card, evaluate), miou, min_gain, score)
 
 
-def _test_set(card: DatasetCard) -> str:
-    """Digest of the test split alone: its shards' bytes and the classes of its masks."""
-    content = [[c.name for c in card.classes], [shard.sha256 for shard in card.splits["test"].shards]]
+def _test(card: DatasetCard, evaluate: Evaluate) -> str:
+    """Digest of what decides a model's score: the test split's shards, the classes of its masks, and how it is seen."""
+    without_effect = {"examples", "threads"} if evaluate.adapt_batch_norm else {"examples", "threads", "batch_size"}
+    how = evaluate.model_dump(mode="json", exclude=without_effect)
+    content = [[c.name for c in card.classes], [shard.sha256 for shard in card.splits["test"].shards], how]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from segraft.errors import UserError
 from segraft.params import Finetune, Model, Pretrain, Scratch
-from segraft.steps import In, Metrics, Out, Work
+from segraft.steps import InOrUrl, Metrics, Out, Work
 
 
 def scratch(
@@ -12,7 +12,7 @@ def scratch(
     pretrain: Pretrain,
     finetune: Finetune,
     scratch: Scratch,
-    dataset: In,
+    dataset: InOrUrl,
     work: Work,
     weights: Out,
     log: Out,

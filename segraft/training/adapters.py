@@ -1,4 +1,4 @@
-"""LoRA: a transformer encoder learns by low-rank updates of its linear layers (Hu et al. 2022).
+"""LoRA: an encoder learns by low-rank updates of its linear layers (Hu et al. 2022).
 
 It rests on torch's parametrizations: `peft` is made for language models, and its import costs nine CPU-seconds.
 """
@@ -40,7 +40,7 @@ def add_lora(encoder: nn.Module, rank: int) -> None:
     """
     layers = [module for module in encoder.modules() if isinstance(module, nn.Linear)]
     if not layers:
-        raise UserError("lora_rank: this encoder has no linear layers: it is not a transformer; say lora_rank: 0")
+        raise UserError("lora_rank: this encoder has no linear layers to update; say lora_rank: 0")
     encoder.requires_grad_(False)
     for layer in layers:
         parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank))

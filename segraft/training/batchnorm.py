@@ -9,6 +9,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from segraft.errors import UserError
+
 GROUPS = 32
 
 
@@ -37,25 +39,62 @@ def freeze_statistics(model: nn.Module) -> None:
 def reestimate(model: nn.Module, images: Iterable[Tensor]) -> None:
     """Replace the statistics by those of other images: AdaBN (Li et al. 2017). Without images, nothing changes.
 
+    A norm that sees one value a channel (one image, pooled to 1×1) learns nothing from that batch.
+
     Args:
         model: changed in place.
         images: batches of (N, 3, H, W) normalised images; each batch counts as much as any other.
     """
     before = {norm: (norm.training, norm.momentum) for norm in norms(model)}
-    training = model.training
+    training, begun = model.training, set[nn.Module]()
+
+    def listen(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        norm.training = not one_value(inputs[0])
+        if norm.training and norm not in begun:
+            begun.add(norm)
+            norm.reset_running_stats()  # type: ignore[operator]
+
     model.eval()
-    started = False
+    for norm in before:
+        norm.momentum = None  # the plain mean over the batches
+    hooks = [norm.register_forward_pre_hook(listen) for norm in before]
     for batch in images:
-        for norm in before:
-            if not started:
-                norm.reset_running_stats()
-            norm.momentum, norm.training = None, True  # None: the plain mean over the batches
-        started = True
         model(batch)
-        model.eval()
+    for hook in hooks:
+        hook.remove()
     model.train(training)
     for norm, (mode, momentum) in before.items():
         norm.training, norm.momentum = mode, momentum
+
+
+def one_value(features: Tensor) -> bool:
+    """Whether (N, C, …) features hold one value a channel, which has no variance."""
+    return features.numel() == features.shape[1]
+
+
+@torch.no_grad()
+def check_lone_image(model: nn.Module, image: Tensor) -> None:
+    """Refuse to train with one (1, 3, H, W) image a batch where a BatchNorm would see one value a channel of it.
+
+    Raises:
+        UserError: it would.
+    """
+    starved: list[str] = []
+
+    def listen(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        if one_value(inputs[0]):
+            starved.append(type(norm).__name__)
+
+    learning = [norm for norm in norms(model.train()) if norm.training]
+    hooks = [norm.register_forward_pre_hook(listen) for norm in learning]
+    model.eval()(image)
+    for hook in hooks:
+        hook.remove()
+    if starved:
+        raise UserError(
+            "batch_size: 1: this network pools an image down to one value a channel, of which BatchNorm can take no "
+            "variance; say 2 or more, or batch_norm: frozen or group"
+        )
 
 
 def to_group_norm(model: nn.Module) -> None:

@@ -18,13 +18,16 @@ from segraft.steps import remove
 
 Tensors = Mapping[str, Tensor]
 KEEP = 2
+NAME = 16
+"""Hex digits of a fingerprint that name its folder."""
 STATE, SUMS = "state.json", "sha256.json"
 
 
 class CheckpointStore:
     """The checkpoints of one run in `work/<fingerprint>/step_00000042/`.
 
-    Checkpoints of a run with other params or data lie in a folder of another fingerprint, and are never resumed from.
+    Checkpoints of a run with other params or data lie in a folder of another fingerprint; they are deleted. What else
+    lies in `work`, such as fetched shards, stays.
 
     Args:
         work: folder that outlives a kill.
@@ -45,10 +48,10 @@ class CheckpointStore:
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()
-        self._folder = work / fingerprint[:16]
+        self._folder = work / fingerprint[:NAME]
         self._folder.mkdir(exist_ok=True)
-        for other in work.iterdir():
-            if other.is_dir() and other != self._folder:
+        for other in work.glob("[0-9a-f]" * NAME):
+            if other != self._folder:
                 remove(other)
         for stray in self._folder.glob("*.tmp"):
             remove(stray)

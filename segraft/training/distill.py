@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from segraft.checkpoint import ModelCard
 from segraft.params import Distill
+from segraft.training.transfer import Translated
 
 GRID = 16
 """Features are compared between at most so many places a side."""
@@ -23,7 +24,8 @@ class Distillation:
 
     Args:
         knobs: the params section.
-        teacher: a network in eval mode, on the device, that answers in the student's classes.
+        teacher: a network in eval mode, on the device, that answers in the student's classes; of those that it does not
+            know, nothing is learned from it.
         card: the teacher's; it normalises the images as its teacher learned them.
         student: with kind feature, what its encoder gives is listened to.
     """
@@ -33,6 +35,7 @@ class Distillation:
         device = next(teacher.parameters()).device
         how = card.preprocessing
         self._mean, self._std = (torch.tensor(v, device=device).view(3, 1, 1) * 255 for v in (how.mean, how.std))
+        self._known = teacher.known if isinstance(teacher, Translated) else slice(None)
         self._encoders = [model.get_submodule("encoder") for model in (student, teacher)]
         self._last: dict[nn.Module, Tensor] = {}
         if knobs.kind == "feature":
@@ -57,12 +60,13 @@ class Distillation:
         """
         with torch.no_grad(), autocast():
             normalised = images.permute(0, 3, 1, 2).float().sub_(self._mean).div_(self._std)
-            answer = self._teacher(normalised).float()
+            answer = self._teacher(normalised).float()[:, self._known]
+        own = logits.float()[:, self._known]
         match self._knobs.kind:
             case "logit":
-                loss = logit_loss(logits.float(), answer, self._knobs.temperature)
+                loss = logit_loss(own, answer, self._knobs.temperature)
             case "channel":
-                loss = channel_loss(logits.float(), answer, self._knobs.temperature)
+                loss = channel_loss(own, answer, self._knobs.temperature)
             case "feature":
                 loss = feature_loss(*(self._last.pop(encoder).float() for encoder in self._encoders))
         return self._knobs.weight * loss

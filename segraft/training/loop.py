@@ -21,7 +21,7 @@ from segraft.evaluation.scores import miou
 from segraft.params import Training
 from segraft.progress import bar
 from segraft.training import STRATEGY
-from segraft.training.batchnorm import reestimate
+from segraft.training.batchnorm import check_lone_image, reestimate
 from segraft.training.checkpoints import Tensors
 from segraft.training.distill import Distillation
 from segraft.training.distributed import Store, World
@@ -33,6 +33,7 @@ from segraft.training.regularise import StartingPoint
 from segraft.training.schedules import learning_rate
 from segraft.training.selftrain import SelfTraining
 from segraft.training.sharding import local, spread
+from segraft.training.unused import without_effect
 
 LOG_EVERY = 10
 BATCH_NORM_MOMENTUM = 0.1
@@ -82,6 +83,9 @@ class Run:
     ) -> None:
         self.model, self.card, self.training, self.device, self.store = model, card, training, device, store
         self.world = world or World(device)
+        if not self.world.rank:
+            for line in without_effect(training, model, kept):
+                print(line)
         if training.batch_norm == "reestimate":
             train = batches(dataset.split("train"), training.batch_size)
             where = next(model.parameters()).device
@@ -111,6 +115,8 @@ class Run:
             first = part[0] * training.batch_size // part[1]
             self._self_training = SelfTraining(training.self_train, training.seed, bare, card.ignore_index, first)
         self.layers = Layers(model, training, self.total, kept if training.l2_sp else frozenset())
+        if self.total and training.batch_size == 1:
+            check_lone_image(model, torch.zeros(1, 3, *dataset.card.crop, device=device))
         if self.world.sharded:
             if training.freeze == "gradual":
                 raise UserError(f"freeze: gradual: {STRATEGY}=fsdp cannot thaw weights; say ddp, or freeze otherwise")
@@ -140,6 +146,8 @@ class Run:
             SystemExit: a signal asked to stop; the state is in a checkpoint.
         """
         self._resume()
+        if self.progress.stopped_early:
+            return
         self.world.own_chance(self.training.seed + self.progress.step)
         with bar(self.total, self.progress.step, "training", "step") as shown:
             for batch in self.loader.batches(self.progress.step, self.total):

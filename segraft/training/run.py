@@ -13,23 +13,31 @@ import torch
 from torch import nn
 
 from segraft import __version__
-from segraft.checkpoint import ModelCard, Norm, Preprocessing, load_model, load_weights, read_card, save_model
+from segraft.checkpoint import (
+    ModelCard,
+    Norm,
+    Preprocessing,
+    build_network,
+    load_model,
+    load_weights,
+    read_card,
+    save_model,
+)
 from segraft.data.packed import DatasetCard, PackedDataset
 from segraft.device import environment, setup
 from segraft.errors import UserError
-from segraft.models import create_model, find_encoder
+from segraft.models import find_encoder
 from segraft.models.init import initialise
 from segraft.models.weights import load_weights as load_foreign
 from segraft.params import Distill, Model, Training
 from segraft.steps import Metrics, write_json
 from segraft.training.adapters import add_lora, merge_lora
-from segraft.training.batchnorm import to_group_norm
 from segraft.training.distributed import World
 from segraft.training.loop import Run
 from segraft.training.monitor import peak_memory_mb, stop_wish, system_log
 from segraft.training.schedules import planned
 from segraft.training.sharding import whole
-from segraft.training.transfer import Graft, graft, links, translated
+from segraft.training.transfer import FILLED, Graft, graft, links, translated
 
 
 def train(
@@ -61,12 +69,10 @@ def train(
     world = World(device)
     torch.manual_seed(training.seed)
     packed = PackedDataset(dataset, cache=work / "shards")
-    network = create_model(model.arch, model.encoder, len(packed.card.classes))
     norm: Norm = "group" if training.batch_norm == "group" else read_card(pretrained).norm if pretrained else "batch"
-    if norm == "group":
-        to_group_norm(network)
+    network = _network(model, len(packed.card.classes), norm, pretrained)
     origin, report = _initialise(network, model, packed.card, pretrained)
-    teacher = _teacher(training.distill, pretrained, packed.card, device)
+    teacher = teacher_of(training.distill, pretrained, packed.card, device)
     card = _card(step, model, training, packed.card, pretrained, origin, norm)
     if teacher:
         card.provenance["teacher"] = teacher[1].weights_sha256
@@ -75,7 +81,7 @@ def train(
     store = world.store(work, _fingerprint(card, network))
     log.mkdir(parents=True)
     started = time.time()
-    kept = frozenset(entry.tensor for entry in report if entry.outcome in ("kept", "transplanted"))
+    kept = frozenset(entry.tensor for entry in report if entry.outcome in FILLED)
     network, plain = (network, copy.deepcopy(network)) if world.sharded else (network.to(device), network)
     run = Run(network, card, packed, training, device, store, world, kept, teacher)
     with stop_wish() as stop, system_log(log / "system.jsonl"):
@@ -87,8 +93,27 @@ def train(
     metrics = _metrics(run)
     _write_log(log, run, card, report, metrics, started)
     store.close(finished=True)
+    packed.close()
     world.close()
     return metrics
+
+
+def _network(model: Model, classes: int, norm: Norm, pretrained: Path | None) -> nn.Module:
+    """The network that the params name, as narrow as the pretrained one was pruned.
+
+    Raises:
+        UserError: the pretrained one was pruned, and is another network.
+    """
+    parent = read_card(pretrained) if pretrained else None
+    if pretrained is None or parent is None or not parent.channels:
+        return build_network(model.arch, model.encoder, classes, norm)
+    if (parent.arch, parent.encoder) != (model.arch, model.encoder):
+        raise UserError(
+            f"{pretrained}: was pruned, and its widths fit {parent.arch} on {parent.encoder} alone, not {model.arch} "
+            f"on {model.encoder}; change the section model, or start from the model that it was pruned from"
+        )
+    state = load_weights(pretrained, parent)
+    return build_network(model.arch, model.encoder, classes, norm, parent.channels, state)
 
 
 def _initialise(
@@ -104,16 +129,19 @@ def _initialise(
         print(f"loaded {kept} of {len(network.state_dict())} tensors from {origin}")
     if pretrained is None or parent is None:
         return origin, foreign
-    report = graft(network, load_weights(pretrained, parent), links(parent, dataset))
-    kept = sum(entry.outcome == "kept" for entry in report)
+    same = parent.encoder == model.encoder
+    grafted = graft(network, load_weights(pretrained, parent), links(parent, dataset), same)
+    kept = sum(entry.outcome == "kept" for entry in grafted)
     print(f"grafted {kept} of {len(network.state_dict())} tensors from {pretrained}")
+    loaded = {entry.tensor: entry for entry in foreign if entry.outcome == "kept"}
+    report = [e if e.outcome in FILLED else loaded.get(e.tensor, e) for e in grafted]
     for entry in report:
         if entry.outcome != "kept":
             print(f"  {entry.tensor}: {entry.outcome}: {entry.why}")
     return origin or f"pretrained {parent.weights_sha256[:12]}", report
 
 
-def _teacher(
+def teacher_of(
     distill: Distill, pretrained: Path | None, dataset: DatasetCard, device: torch.device
 ) -> tuple[nn.Module, ModelCard] | None:
     """The model to learn from, in the dataset's classes; None if there is none to be.
@@ -147,6 +175,7 @@ def _card(
         taxonomy=dataset.taxonomy,
         classes=dataset.classes,
         norm=norm,
+        channels=parent.channels if parent else {},
         preprocessing=Preprocessing(mean=entry.mean, std=entry.std),
         provenance={
             "segraft": __version__,

@@ -17,13 +17,17 @@ if TYPE_CHECKING:
     from segraft.checkpoint import ModelCard
     from segraft.data.packed import DatasetCard
 
-HEAD = "segmentation_head."
+ENCODER, HEAD = "encoder.", "segmentation_head."
 PERTURBATION = 0.02
 """Size of what is added to the copies of one row, in standard deviations of the row: else they could never part."""
 NEVER = -1e4
 """Logit of a class that the model does not know; finite, so that 0 · NEVER is 0."""
 Links = NDArray[np.bool_]
 """(ours, theirs): which class of another label set goes with which of ours"""
+
+
+FILLED = ("kept", "transplanted")
+"""Outcomes of a tensor that another model has filled."""
 
 
 class Graft(NamedTuple):
@@ -42,13 +46,14 @@ def links(theirs: ModelCard, ours: DatasetCard) -> Links:
     return np.array([[(b, a) in pairs for b in other] for a in mine], bool)
 
 
-def graft(model: nn.Module, donor: dict[str, Tensor], classes: Links) -> list[Graft]:
+def graft(model: nn.Module, donor: dict[str, Tensor], classes: Links, same_encoder: bool = True) -> list[Graft]:
     """Copy every tensor of `donor` that fits into `model`, and transplant the classifier; report each tensor of either.
 
     Args:
         model: changed in place.
         donor: a state dict.
         classes: how the donor's classes (columns) go with the model's (rows).
+        same_encoder: whether they have one; else the model's is left alone, though names and shapes of parts may fit.
 
     Returns:
         One entry a tensor: kept, transplanted (a classifier of other classes), mismatched (another shape) or skipped
@@ -56,8 +61,12 @@ def graft(model: nn.Module, donor: dict[str, Tensor], classes: Links) -> list[Gr
     """
     own = model.state_dict()
     new, report = dict(own), []
+    summed = sum(name.startswith(HEAD) and name in donor and tensor.ndim == 1 for name, tensor in own.items())
     for name, tensor in own.items():
-        grown, entry = _fit(name, tensor, donor, classes)
+        if name.startswith(ENCODER) and not same_encoder:
+            report.append(Graft(name, "skipped", "another encoder"))
+            continue
+        grown, entry = _fit(name, tensor, donor, classes, summed)
         new[name] = grown
         report.append(entry)
     report += [Graft(name, "skipped", "not in this model") for name in donor if name not in own]
@@ -65,7 +74,7 @@ def graft(model: nn.Module, donor: dict[str, Tensor], classes: Links) -> list[Gr
     return report
 
 
-def _fit(name: str, tensor: Tensor, donor: dict[str, Tensor], classes: Links) -> tuple[Tensor, Graft]:
+def _fit(name: str, tensor: Tensor, donor: dict[str, Tensor], classes: Links, summed: int) -> tuple[Tensor, Graft]:
     if name not in donor:
         return tensor, Graft(name, "skipped", "not in the pretrained model")
     ours, theirs = classes.shape
@@ -76,7 +85,7 @@ def _fit(name: str, tensor: Tensor, donor: dict[str, Tensor], classes: Links) ->
             return tensor, Graft(name, "mismatched", "nothing says which of its classes are the model's")
         if tensor.shape[1:] != other.shape[1:]:
             return tensor, Graft(name, "mismatched", f"{tuple(other.shape[1:])} is not {tuple(tensor.shape[1:])}")
-        return transplant(tensor, other, classes), Graft(name, "transplanted", describe(classes))
+        return transplant(tensor, other, classes, summed), Graft(name, "transplanted", describe(classes))
     if other.shape != tensor.shape:
         return tensor, Graft(name, "mismatched", f"{tuple(other.shape)} is not {tuple(tensor.shape)}")
     return other, Graft(name, "kept")
@@ -95,7 +104,7 @@ def describe(classes: Links) -> str:
     return ", ".join(f"{count} {kind}" for kind, which in kinds.items() if (count := int(which.sum())))
 
 
-def transplant(own: Tensor, other: Tensor, classes: Links) -> Tensor:
+def transplant(own: Tensor, other: Tensor, classes: Links, summed: int = 1) -> Tensor:
     """Rows of a classifier, or its bias, for other classes.
 
     A class that goes with one of theirs has its row. One that goes with several has the mean of their rows, and
@@ -107,6 +116,7 @@ def transplant(own: Tensor, other: Tensor, classes: Links) -> Tensor:
         own: (ours, …) as initialised.
         other: (theirs, …).
         classes: (ours, theirs).
+        summed: how many classifiers the head adds up; each has its part of what the bias is to gain or lose.
     """
     rows = own.clone()
     children = classes.sum(0)
@@ -118,7 +128,7 @@ def transplant(own: Tensor, other: Tensor, classes: Links) -> Tensor:
         chosen = other[torch.from_numpy(parents)]
         rows[i] = chosen.mean(0)
         if own.ndim == 1:
-            rows[i] += math.log(len(parents)) - float(share.mean())
+            rows[i] += (math.log(len(parents)) - float(share.mean())) / summed
         elif (children[parents] > 1).any():
             rows[i] += PERTURBATION * rows[i].std() * torch.randn_like(rows[i])
     return rows
@@ -136,6 +146,8 @@ class Translated(nn.Module):
         super().__init__()
         self.model = model
         self.encoder = model.get_submodule("encoder")
+        self.known = np.flatnonzero(classes.any(1)).tolist()
+        """those of ours that it can tell"""
         self._parents = [np.flatnonzero(row).tolist() for row in classes]
         self._shares = np.log(np.maximum(classes.sum(0), 1)).tolist()
 

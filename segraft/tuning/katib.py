@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from segraft.errors import UserError
+from segraft.orchestration.secrecy import refuse_passwords
 from segraft.params import Choice, Params, Range
 from segraft.tuning.search import check, number, text
 
@@ -34,9 +35,10 @@ def katib(params: Params, dataset: Path, pretrained: Path) -> dict[str, Any]:
         pretrained: model folder to start from, likewise.
 
     Raises:
-        UserError: the space is wrong, or there is no store that the Jobs could read from.
+        UserError: the space is wrong, a URL holds a password, or there is no store that the Jobs could read from.
     """
     check(params)
+    refuse_passwords(params)
     tune = params.tune
     if not params.cluster.store:
         raise UserError(

@@ -114,6 +114,11 @@ def test_katib_needs_a_place_for_its_data():
         katib(params(), Path("packed"), Path("pretrained"))
 
 
+def test_an_experiment_holds_no_password():
+    with pytest.raises(UserError, match=r"tracking.uri: https://[*]+@mlflow.example.org: .*cluster.secrets"):
+        katib(params(*STORE, "tracking.uri=https://bob:hunter2@mlflow.example.org"), Path("packed"), Path("pretrained"))
+
+
 def written(folder, chosen, dataset=Path("data/packed/target"), pretrained=Path("models/pretrained")):
     write_katib(chosen, dataset, pretrained, folder / "experiment.yaml")
     return yaml.safe_load((folder / "experiment.yaml").read_text())

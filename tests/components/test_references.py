@@ -9,12 +9,14 @@ import pytest
 from kfp import dsl
 
 from pipelines.data import commit
+from segraft.errors import UserError
 from segraft.orchestration.component import MD5, locate
 from segraft.orchestration.digest import digest
 from segraft.orchestration.references import bring, choose, fetch, refer
 from segraft.params import load_params
 from tests.components.test_run import ROOT, artifact
 from tests.steps.test_register import write_model
+from tests.test_dvc_remote import KEY, SECRET, s3  # noqa: F401
 
 
 def test_a_reference_copies_nothing_and_knows_its_content(tmp_path):
@@ -75,7 +77,27 @@ def test_a_dataset_comes_as_it_was_at_a_revision(repository, tmp_path, capsys):
         assert found.metadata[MD5] == digest(Path(found.path))
     with pytest.raises(SystemExit):
         fetch(str(repository), first, "data/nothing", artifact(dsl.Dataset, tmp_path / "no" / "dataset"))
+    with pytest.raises(UserError, match=r"cluster.repo: http://\*\*\*@127.0.0.1:1/x: "):
+        commit(cluster.model_copy(update={"repo": "http://bob:hunter2@127.0.0.1:1/x"}))
     assert "data/nothing" in capsys.readouterr().err and not list((tmp_path / "no").iterdir())
+
+
+@pytest.mark.slow
+def test_a_dataset_in_an_object_store_is_known_by_its_content(s3, tmp_path, monkeypatch, capsys):  # noqa: F811
+    endpoint, bucket = s3
+    place = {"AWS_ENDPOINT_URL_S3": endpoint, "AWS_DEFAULT_REGION": "us-east-1"}
+    for name, value in (place | {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}).items():
+        monkeypatch.setenv(name, value)
+    (bucket / "camvid/train").mkdir(parents=True)
+    for content in ("first", "other"):
+        (bucket / "camvid/train/a.txt").write_text(content)
+        found = artifact(dsl.Dataset, tmp_path / content / "dataset")
+        fetch("", "", "s3://my-bucket/camvid", found)
+        assert (Path(found.path) / "train/a.txt").read_text() == content
+        assert found.metadata[MD5] == digest(bucket / "camvid")
+    with pytest.raises(SystemExit):
+        fetch("", "", "s3://my-bucket/nothing", artifact(dsl.Dataset, tmp_path / "no" / "dataset"))
+    assert "dvc get-url s3://my-bucket/nothing: " in capsys.readouterr().err
 
 
 def test_a_model_folder_is_brought_with_what_its_card_knows_and_a_damaged_one_is_refused(tmp_path, capsys):
@@ -84,13 +106,17 @@ def test_a_model_folder_is_brought_with_what_its_card_knows_and_a_damaged_one_is
         artifact(kind, tmp_path / "out" / name) for kind, name in ((dsl.Model, "weights"), (dsl.Artifact, "log"))
     )
     tracking = load_params(ROOT / "params.yaml").tracking.model_dump_json()
-    bring(str(tmp_path / "mine"), tracking, weights, log)
+    bring(str(tmp_path / "mine"), digest(tmp_path / "mine"), tracking, weights, log)
     assert digest(Path(weights.path)) == digest(tmp_path / "mine") == weights.metadata[MD5]
     told = json.loads((Path(log.path) / "training.json").read_text())
     assert told["params"]["training"] == {"lr": 0.001} and told["step"] == "finetune"
+    bad = artifact(dsl.Model, tmp_path / "bad" / "weights")
+    with pytest.raises(SystemExit):
+        bring(str(tmp_path / "mine"), "0" * 32 + ".dir", tracking, bad, log)
+    assert "it was changed since the run was submitted" in capsys.readouterr().err
     (tmp_path / "mine" / "weights.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(SystemExit):
-        bring(str(tmp_path / "mine"), tracking, artifact(dsl.Model, tmp_path / "bad" / "weights"), log)
+        bring(str(tmp_path / "mine"), "", tracking, bad, log)
     assert "damaged or replaced" in capsys.readouterr().err
 
 

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from segraft.checkpoint import load_model, read_card, save_model
 from segraft.compression.chart import draw
 from segraft.compression.prune import ROUND_TO, prune_channels, prune_weights, sparsity
-from segraft.compression.recover import prune_and_recover
-from segraft.compression.search import Budget, Candidate, Search, compress, pareto
+from segraft.compression.recover import prune_and_recover, teach
+from segraft.compression.search import Budget, Candidate, Form, Search, compress, pareto
 from segraft.errors import UserError
 from segraft.evaluation.predict import Predictor
 from segraft.evaluation.run import score
@@ -28,6 +28,8 @@ from tests.exported import KNOBS
 from tests.training.conftest import disc
 
 ROOT = Path(__file__).parents[2]
+STUDENT = "resnet18"
+START = load_params(ROOT / "params.yaml", ["model.weights=random"]).model
 SHORT = ["epochs=1", "steps_per_epoch=3", "batch_size=2", "ema=0.0", "checkpoint_every=0", "warmup_steps=1"]
 
 
@@ -133,8 +135,53 @@ def test_training_on_wins_accuracy_back(folders, tmp_path, training):
     assert provenance["of"] == read_card(folders / "model").weights_sha256 and provenance["share"] == 0.5
 
 
+@pytest.mark.parametrize("kind", ["channels", "weights"])
+def test_what_finetune_says_of_teachers_and_the_starting_point_holds_for_pruned_models(
+    kind, folders, tmp_path, training
+):
+    weights = {}
+    told = {"folder": str(folders / "model"), "pretrained": "pretrained", "nobody": None}
+    changes = {name: {"distill": training.distill.model_copy(update={"teacher": of})} for name, of in told.items()}
+    changes |= {"held": {"l2_sp": 1e9}, "as cut": {"epochs": 0}}
+    for name, change in changes.items():
+        how, out = training.model_copy(update=change), tmp_path / name
+        prune_and_recover(folders / "model", folders / "packed", 0.5, kind, how, tmp_path / f"work-{name}", out)
+        weights[name] = convolution_weights(load_model(out)[0])
+    assert torch.equal(weights["folder"], weights["pretrained"])
+    assert not torch.equal(weights["folder"], weights["nobody"])
+    assert torch.allclose(weights["held"], weights["as cut"], atol=1e-6)
+    assert not torch.allclose(weights["nobody"], weights["as cut"], atol=1e-6)
+    pruned = {name: read_card(tmp_path / name).provenance["pruned"] for name in told}
+    assert pruned["folder"]["teacher"] == read_card(folders / "model").weights_sha256
+    assert "teacher" not in pruned["nobody"]
+
+
+def test_a_teacher_that_is_not_there_is_one_clear_error(folders, tmp_path, training):
+    how = training.model_copy(update={"distill": training.distill.model_copy(update={"teacher": "/nowhere"})})
+    with pytest.raises(UserError, match="nowhere: not a model folder"):
+        prune_and_recover(folders / "model", folders / "packed", 0.5, "channels", how, tmp_path / "w", tmp_path / "out")
+
+
+def test_a_student_has_its_own_encoder_and_learns_from_the_model(folders, tmp_path, training):
+    for name in ("one", "two"):
+        place = tmp_path / name
+        teach(folders / "model", folders / "packed", STUDENT, START, training, place / "work", place / "model")
+    card, model = read_card(tmp_path / "one" / "model"), read_card(folders / "model")
+    assert (card.arch, card.encoder, card.classes) == (model.arch, STUDENT, model.classes)
+    assert card.provenance["teacher"] == model.weights_sha256 and card.provenance["steps"] == 3
+    assert card == read_card(tmp_path / "two" / "model")
+
+
+def test_a_student_of_a_pruned_model_is_as_wide_as_its_encoder(folders, tmp_path, training):
+    network, card = load_model(folders / "model")
+    pruned = card.model_copy(update={"channels": prune_channels(network, 0.5)})
+    save_model(tmp_path / "pruned", network, pruned)
+    teach(tmp_path / "pruned", folders / "packed", STUDENT, START, training, tmp_path / "work", tmp_path / "student")
+    assert read_card(tmp_path / "student").channels == {}
+
+
 def candidate(**changes):
-    of = Candidate(0, "a", latency_ms=10, size_mb=10, miou=0.5, miou_loss=1, agrees=True)
+    of = Candidate(Form(), "a", latency_ms=10, size_mb=10, miou=0.5, miou_loss=1, agrees=True)
     return replace(of, **changes)
 
 
@@ -174,7 +221,8 @@ def test_the_drawing_holds_every_candidate_and_no_address():
 @pytest.fixture(scope="module")
 def searched(folders, training):
     gate = Export(runtimes=("openvino-fp32",), **(KNOBS | {"max_miou_loss": 100.0, "min_agreement": 0.8}))
-    search = Search(folders / "model", folders / "packed", (0.5,), "channels", training, gate)
+    what = ((0.5,), "channels", (STUDENT,))
+    search = Search(folders / "model", folders / "packed", *what, START, training, gate)
     best = compress(search, Budget(mb=10), folders / "out")
     return search, best, folders / "out"
 
@@ -182,19 +230,31 @@ def searched(folders, training):
 @pytest.mark.slow
 def test_the_search_keeps_the_budget_and_the_model_serves(searched):
     _, best, out = searched
-    assert best.size_mb <= 10 and best.share == 0.5
+    assert best.size_mb <= 10 and best.form == Form(0.5)
     found = json.loads((out / "pareto.json").read_text())
-    assert {(c["share"], c["runtime"]) for c in found["candidates"]} == {
-        (s, r) for s in (0.0, 0.5) for r in ("torch", "openvino-fp32")
+    assert {(c["share"], c["student"], c["runtime"]) for c in found["candidates"]} == {
+        (*form, r) for form in ((0.0, ""), (0.5, ""), (0.0, STUDENT)) for r in ("torch", "openvino-fp32")
     }
     assert found["budget"] == {"ms": None, "mb": 10, "miou_loss": None} and found["chosen"]["runtime"] == best.runtime
     assert (out / "pareto.svg").read_text().startswith("<svg")
-    sizes = {c["share"]: c["size_mb"] for c in found["candidates"]}
+    sizes = {c["share"]: c["size_mb"] for c in found["candidates"] if not c["student"]}
     assert sizes[0.5] < 0.4 * sizes[0.0]
     runtime = open_runtime(out / "model")
     image = disc(1).image
     assert runtime.name == best.runtime == read_serving_card(out / "model").chosen
     assert (runtime.predict(image[None]).ids[0] == Predictor(out / "model", 1)([image])[0]).mean() > 0.95
+
+
+@pytest.mark.slow
+def test_a_loss_is_measured_on_all_of_val(searched, folders):
+    _, _, out = searched
+    whole = next((out / "levels").glob("channels-0-*"))
+    card = read_serving_card(whole)
+    assert card.measured_on["images"] == 3 > KNOBS["images"]
+    assert card.measured_on["fp32"]["miou"] == pytest.approx(score(whole, folders / "packed", "val", 1).miou, abs=0.01)
+    found = json.loads((out / "pareto.json").read_text())["candidates"]
+    for c in found:
+        assert c["miou_loss"] == pytest.approx(100 * (card.measured_on["fp32"]["miou"] - c["miou"]), abs=1e-3)
 
 
 @pytest.mark.slow
@@ -204,7 +264,7 @@ def test_another_budget_trains_nothing_and_one_that_nothing_fits_says_what_comes
     assert compress(search, Budget(), out).miou == max(
         c["miou"] for c in json.loads((out / "pareto.json").read_text())["candidates"]
     )
-    with pytest.raises(UserError, match=r"nothing fits the budget; closest: .* with 50 % pruned: .* MB"):
+    with pytest.raises(UserError, match=r"nothing fits the budget; closest: .*, (50 % pruned|student resnet18): .* MB"):
         compress(search, Budget(mb=0.01), out)
     assert json.loads((out / "pareto.json").read_text())["chosen"] is None
     assert {path: path.stat().st_mtime_ns for path in (out / "levels").rglob("*.safetensors")} == before
@@ -228,10 +288,12 @@ def test_pruned_costs_less_arithmetic(folders):
     [
         (["--levels", "1.5"], "each must be at least 0 and below 1"),
         (["--max-ms", "0"], "--max-ms 0.0: must be above 0"),
+        (["--students", "resnet19"], "'resnet19': unknown; choose one of"),
     ],
 )
-def test_bad_flags(flags, message):
+def test_bad_flags(flags, message, folders):
+    where = ["--model", folders / "model", "--dataset", folders / "packed"]
     done = subprocess.run(
-        [sys.executable, "-m", "segraft", "compress", *flags], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "segraft", "compress", *where, *flags], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 65 and message in done.stderr

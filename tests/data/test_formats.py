@@ -263,6 +263,12 @@ class TestFolder:
         }
         assert listing.orphans == ()
 
+    def test_split_files_of_which_none_is_there_are_named(self, tmp_path):
+        make(tmp_path, "i/a.jpg", "m/a.png", "splits/train.txt")
+        folder = {"images": "i/*", "masks": "m/{stem}.png", "split_files": "split/{split}.txt"}
+        with pytest.raises(UserError, match=r"split_files: split/\{split\}.txt: none of split/train.txt, split/val"):
+            listed(tmp_path, "folder", folder)
+
     def test_split_files(self, tmp_path):
         make(tmp_path, *(f"i/{name}" for name in ("a.jpg", "b b.jpg", "c.png", "unused.png")))
         make(tmp_path, "s/train.txt", text="a\nb b\n\n")

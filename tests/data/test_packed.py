@@ -1,9 +1,13 @@
 import json
+import re
+from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
+from segraft.data import packed
 from segraft.data.loader import Loader
 from segraft.data.packed import CARD, PackedDataset
 from segraft.errors import UserError
@@ -50,6 +54,13 @@ def test_a_fingerprint_changes_with_the_pixels_and_with_the_augmentations(tmp_pa
     assert PackedDataset(pack(tmp_path / "again", train=3)).card.fingerprint == card.fingerprint
 
 
+def test_the_card_is_documented():
+    text = (Path(__file__).parents[2] / "docs/architecture.md").read_text()
+    told = text.partition("`dataset.json` holds")[2].partition("The dataset's fingerprint")[0]
+    fields = {*packed.DatasetCard.model_fields, *packed.SplitCard.model_fields}
+    assert fields == set(re.findall(r"`(\w+)`", told))
+
+
 def test_not_a_packed_dataset(tmp_path):
     with pytest.raises(UserError, match=r"not a packed dataset: it has no dataset.json; run the augment step"):
         PackedDataset(tmp_path)
@@ -68,7 +79,7 @@ def test_a_shard_cannot_be_named_outside_the_folder(tmp_path):
         PackedDataset(tmp_path)
 
 
-def test_an_object_store_gives_the_same_batches_from_a_checked_cache(tmp_path):
+def test_an_object_store_gives_the_same_batches_from_a_checked_cache(tmp_path, monkeypatch):
     local = pack(tmp_path / "local", train=120)
     remote = fsspec.filesystem("memory")
     remote.put(str(local), "/bucket/set", recursive=True)
@@ -78,9 +89,65 @@ def test_an_object_store_gives_the_same_batches_from_a_checked_cache(tmp_path):
         assert np.array_equal(ours.batch(step).images, theirs.batch(step).images)
     assert list((tmp_path / "cache").glob("*.arrow"))
     remote.pipe_file("/bucket/set/val-00000.arrow", b"damaged")
-    with pytest.raises(UserError, match=r"val-00000.arrow: damaged"):
+    monkeypatch.setattr(packed, "PAUSES", (0.0,))
+    with pytest.raises(UserError, match=r"val-00000.arrow: cannot be fetched: damaged"):
         dataset.split("val")[0]
     assert not list((tmp_path / "cache").glob("*.part"))
+    dataset.close()
+    assert not (tmp_path / "cache").exists() and len(list(local.iterdir())) > 3
+
+
+class Flaky(MemoryFileSystem):
+    """A store whose connection breaks in the middle of a file, as often as is asked."""
+
+    protocol = "flaky"
+    breaks = 0
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("flaky://"))
+
+    def get_file(self, path, local, **options):
+        if Flaky.breaks:
+            Flaky.breaks -= 1
+            Path(local).write_bytes(self.cat_file(path)[:99])
+            raise ConnectionResetError("connection reset by peer")
+        super().get_file(path, local, **options)
+
+
+def test_a_broken_connection_is_tried_again_and_again_when_the_shard_is_asked_for(tmp_path, monkeypatch):
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    monkeypatch.setattr(packed, "PAUSES", (0.0, 0.0))
+    fsspec.filesystem("flaky").put(str(pack(tmp_path / "local")), "/flaky/set", recursive=True)
+    split = PackedDataset("flaky://flaky/set", cache=tmp_path / "cache").split("train")
+    monkeypatch.setattr(Flaky, "breaks", 4)
+    with pytest.raises(UserError, match=r"flaky://flaky/set/train-00000.arrow: cannot be fetched: connection reset"):
+        split[0]
+    assert not list((tmp_path / "cache").iterdir())
+    assert split[0].id == "disc_000" and Flaky.breaks == 0
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".arrow"]
+
+
+def test_a_cached_shard_that_was_damaged_is_fetched_again(tmp_path):
+    local = pack(tmp_path / "local")
+    first = PackedDataset(f"file://{local}", cache=tmp_path / "cache").split("val")[0]
+    cached = next((tmp_path / "cache").iterdir())
+    cached.write_bytes(cached.read_bytes()[:-9])
+    again = PackedDataset(f"file://{local}", cache=tmp_path / "cache").split("val")[0]
+    assert np.array_equal(first.image, again.image)
+
+
+def test_a_damaged_or_missing_shard_is_named(tmp_path):
+    folder = pack(tmp_path)
+    path = folder / "train-00000.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"train-00000.arrow: damaged: .*dataset.json; run the augment step again"):
+        PackedDataset(folder).split("train")[0]
+    path.unlink()
+    with pytest.raises(UserError, match=r"train-00000.arrow: missing, though dataset.json names it; run the augment"):
+        PackedDataset(folder).split("train")[0]
 
 
 def test_loader_is_a_pure_function_of_the_step(tmp_path):

@@ -69,8 +69,11 @@ CASES = {
     "float with nan": Case(
         f.change_image(f.not_a_number, format="TIFF"), image={"image_depth": E, "wrong_suffix": W}, says="3 of them NaN"
     ),
-    "grey": Case(f.change_image(lambda image: image.convert("L")), image={"grey_image": E}),
-    "grey and alpha": Case(f.change_image(lambda image: image.convert("LA")), image={"grey_image": E}),
+    "grey": Case(f.change_image(lambda image: image.convert("L")), image={"grey_image": W}),
+    "grey and opaque": Case(f.change_image(lambda image: image.convert("LA")), image={"grey_image": W}),
+    "grey and transparent": Case(
+        f.change_image(lambda image: f.with_alpha(0)(image).convert("LA")), image={"transparent_image": E}
+    ),
     "cmyk": Case(
         f.change_image(lambda image: image.convert("CMYK"), format="JPEG"),
         image={"image_colors": E, "wrong_suffix": W},

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import yaml
 
-from segraft.deploy.endpoint import render
+from segraft.deploy.endpoint import render, share
 from segraft.deploy.manifests import build
 from segraft.errors import UserError
 from tests.deploy.conftest import VERSION
@@ -80,6 +80,11 @@ def test_without_knobs_only_the_model_is_changed(knobs):
         for kind in ("labels", "annotations"):
             one["metadata"][kind] = {k: v for k, v in one["metadata"][kind].items() if not k.startswith("segraft/")}
     assert service == manifest
+
+
+@pytest.mark.parametrize(("canary", "percent"), [("null", 100), ("100", 100), ("25", 25), ("0", 0)])
+def test_a_new_version_gets_all_requests_unless_it_is_asked_otherwise(knobs, canary, percent):
+    assert share(render(VERSION, knobs(f"canary={canary}"))[-1]) == percent
 
 
 def test_traffic_and_scale(knobs):

@@ -12,8 +12,9 @@ from kfp import dsl
 from kubernetes.config import kube_config
 
 from segraft.commands.serve import identify
-from segraft.deploy import find, roll_out
-from segraft.deploy.version import DEPLOYED, reachable
+from segraft.deploy import find, read, roll_out
+from segraft.deploy.cluster import Cluster
+from segraft.deploy.version import CANARY, DEPLOYED, reachable
 from segraft.errors import UserError
 from segraft.orchestration.references import release
 from segraft.params import change, load_params
@@ -49,6 +50,9 @@ def test_a_version_is_found_by_its_alias_and_its_files_are_verified(registered, 
     version = find("models:/found@champion", knobs(), tracking, COPY)
     assert (version.name, version.number, version.alias, version.storage) == ("found", "1", "champion", COPY)
     assert version.sha256 == folder_sha256(folder)
+    assert find("models:/found/1", knobs(), tracking, COPY).alias == "champion", "a pipeline asks so"
+    with connect(tracking) as tracker:
+        tracker.client.delete_registered_model_alias("found", "champion")
     assert find("models:/found/1", knobs(), tracking, COPY).alias == ""
 
 
@@ -112,11 +116,35 @@ def test_without_a_cluster_nothing_is_deployed(registered, tracking, knobs, monk
         assert DEPLOYED not in aliases(tracker, "alone")
 
 
+def test_a_version_is_deployed_once_it_gets_all_requests(
+    registered,
+    tracking,  # noqa: F811
+    knobs,
+    api,
+    tmp_path,
+    monkeypatch,
+):
+    registered("tried")
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig(api, tmp_path)))
+    monkeypatch.setattr(Cluster.__init__, "__defaults__", (False, 0.01, 0.0))
+    whole = "models:/tried/1 answers at http://segraft.segraft.example.org"
+    some = "models:/tried/1 gets 10 % of the requests at http://segraft.segraft.example.org, and the alias canary"
+    for canary, said, alias in (("10", some, CANARY), ("100", whole, DEPLOYED), ("null", whole, DEPLOYED)):
+        told = roll_out("models:/tried/1", knobs(f"canary={canary}"), tracking, COPY)
+        assert told.startswith(said)
+        with connect(tracking) as tracker:
+            assert {a for a in aliases(tracker, "tried") if a in (CANARY, DEPLOYED)} == {alias}
+            if alias == DEPLOYED:
+                tracker.client.delete_registered_model_alias("tried", DEPLOYED)
+
+
 def release_as_a_task(params, version, folder):
     """Run the component's body on what register wrote."""
     registered = artifact(dsl.Artifact, folder / "registered")
     Path(registered.path).write_text(json.dumps({"name": "segraft", "version": version}))
-    release(params.tracking.model_dump_json(), params.deploy.model_dump_json(), registered)
+    manifests = {one["kind"]: one for one in read(params.deploy, ROOT)} if params.deploy.pipeline == "endpoint" else {}
+    sections = (params.tracking.model_dump_json(), params.deploy.model_dump_json())
+    release(*sections, json.dumps(manifests), registered)
 
 
 def segraft(*argv, **environment):
@@ -167,7 +195,7 @@ def test_a_model_of_a_tracking_server_is_deployed_by_hand_and_by_a_pipeline(
     with connect(params.tracking) as tracker:
         assert aliases(tracker, "segraft")[DEPLOYED] == "1"
         tracker.client.delete_registered_model_alias("segraft", DEPLOYED)
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(tmp_path)
     release_as_a_task(change(params, "deploy", ["pipeline=alias"]), 1, tmp_path / "alias")
     assert len(api.asked) == 1 and capsys.readouterr().out.endswith("models:/segraft@deployed is version 1\n")
     release_as_a_task(change(params, "deploy", ["pipeline=endpoint"]), 1, tmp_path / "endpoint")

@@ -1,10 +1,18 @@
 """What the NetworkPolicies of a rendered overlay let through."""
 
+NAMESPACE = "kubernetes.io/metadata.name"
+
+
+def outside(namespace):
+    """Anything in another namespace, or in none; the policies here say nothing of its own side."""
+    return {NAMESPACE: namespace}
+
 
 def allowed(policies, source, target, port):
-    """Whether a pod with labels `source` reaches `port` of a pod with labels `target` in the same namespace."""
-    leaves = _one_side(policies, "Egress", "egress", "to", source, target, port)
-    return leaves and _one_side(policies, "Ingress", "ingress", "from", target, source, port)
+    """Whether a pod with labels `source` reaches `port` of a pod with labels `target`; either may be outside."""
+    leaves = NAMESPACE in source or _one_side(policies, "Egress", "egress", "to", source, target, port)
+    enters = NAMESPACE in target or _one_side(policies, "Ingress", "ingress", "from", target, source, port)
+    return leaves and enters
 
 
 def _one_side(policies, kind, rules, peers, own, other, port):
@@ -19,9 +27,9 @@ def _port(rule, port):
 
 def _peer(peers, labels):
     """No peers: anybody. A peer with a namespaceSelector is in another namespace."""
-    return peers is None or any(
-        "namespaceSelector" not in peer and _selects(peer["podSelector"], labels) for peer in peers
-    )
+    selector = "namespaceSelector" if NAMESPACE in labels else "podSelector"
+    assert all(len(peer) == 1 for peer in peers or []), "pods of a namespace are not told apart here"
+    return peers is None or any(selector in peer and _selects(peer[selector], labels) for peer in peers)
 
 
 def _selects(selector, labels):

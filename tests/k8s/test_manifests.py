@@ -15,7 +15,7 @@ from segraft.commands.serve import MOUNTED, from_environment
 from segraft.params import load_params
 from tests.k8s.conftest import K8S, PLATFORMS, TUNING
 from tests.k8s.custom import problems
-from tests.k8s.network import allowed
+from tests.k8s.network import allowed, outside
 from tests.k8s.pods import pods, violations
 
 KUBERNETES = "1.34"
@@ -100,6 +100,8 @@ SOURCES = {
     "trial": {"katib.kubeflow.org/trial": "t"},
     "server": {"serving.kserve.io/inferenceservice": "segraft"},
     "notebook": {"notebook-name": "mine"},
+    "search": {"katib.kubeflow.org/suggestion": "segraft-tune"},
+    "artifacts": {"app": "ml-pipeline-ui-artifact"},
     "stranger": {},
 }
 TARGETS = {
@@ -117,6 +119,47 @@ def test_the_network_lets_through_what_is_needed_and_nothing_else(platform):
         assert not any(allowed(policies, labels, target, port + 1) for labels in SOURCES.values()), name
     assert allowed(policies, SOURCES["node"], SOURCES["node"], 29500)
     assert not allowed(policies, SOURCES["stranger"], SOURCES["node"], 29500)
+
+
+OUTSIDE = ("istio-system", "kubeflow", "elsewhere")
+ENTERED = {
+    ("search", 6789): {"kubeflow"},
+    ("search", 6788): {"kubeflow", "trial"},
+    ("notebook", 8888): {"istio-system", "kubeflow"},
+    ("artifacts", 3000): {"istio-system", "kubeflow"},
+    ("server", 8080): {"istio-system", "kubeflow"},
+    ("stranger", 8080): set(),
+}
+"""What Kubeflow puts here beside the platform, and who comes in."""
+LEFT = {
+    ("kubeflow", 6789): {"run", "trial", "search", "notebook", "artifacts"},
+    ("kubeflow", 8888): {"run", "notebook", "artifacts"},
+    ("API server", 6443): {"run", "search", "notebook", "artifacts"},
+    ("elsewhere", 8080): set(),
+}
+
+
+def test_what_kubeflow_puts_beside_the_platform_is_reached_and_reaches_kubeflow(platform):
+    policies = of_kind(platform, "NetworkPolicy")
+    callers = SOURCES | {name: outside(name) for name in OUTSIDE}
+    for (name, port), wanted in ENTERED.items():
+        assert {s for s, labels in callers.items() if allowed(policies, labels, SOURCES[name], port)} == wanted, name
+    for (name, port), wanted in LEFT.items():
+        found = {s for s, labels in SOURCES.items() if allowed(policies, labels, outside(name), port)}
+        assert found == wanted, (name, port)
+
+
+def test_a_lost_node_ends_the_job_so_that_jobset_starts_all_of_them_again(platform):
+    (runtime,) = of_kind(platform, "TrainingRuntime")
+    (replicated,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    job = replicated["template"]["spec"]
+    assert (job["backoffLimit"], job["template"]["spec"]["restartPolicy"]) == (0, "Never")
+    assert runtime["spec"]["template"]["spec"]["failurePolicy"]["maxRestarts"] == 5, "docs/cluster.md says how often"
+
+
+def test_a_node_can_be_drained_whatever_the_number_of_pods(platform):
+    budgets = [budget["spec"] for budget in of_kind(platform, "PodDisruptionBudget")]
+    assert budgets and all(b.get("maxUnavailable", 0) >= 1 and "minAvailable" not in b for b in budgets), budgets
 
 
 def test_addresses_are_services_that_exist(platform):

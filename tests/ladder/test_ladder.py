@@ -94,6 +94,26 @@ def test_a_subset_keeps_the_other_splits_and_hides_the_labels_of_the_rest(target
     assert ids[0.3] < ids[0.5] < ids[1.0]
 
 
+def test_pasted_copies_are_no_labelled_images(target, tmp_path):
+    """Each holds labels of two images, and so may show labels of one that is beyond the budget."""
+    copies = shutil.copytree(target, tmp_path / "copies")
+    packed = PackedDataset(target)
+    writer = ShardWriter(copies, "train", len(CLASSES), "raw", 1)
+    for sample in packed.split("train"):
+        writer.add(sample)
+    for sample in packed.split("train"):
+        writer.add(replace(sample, id=f"{sample.id}+paste0", tags=("pasted",)))
+    card = packed.card.model_copy(update={"splits": dict(packed.card.splits) | {"train": writer.close()}})
+    (copies / CARD).write_text(json.dumps(card.model_dump()))
+    for share in (0.5, 1.0):
+        with_copies, without = (
+            PackedDataset(pack_subset(folder, share, 3, tmp_path / f"{folder.name}-{share}"))
+            for folder in (copies, target)
+        )
+        for split in ("train", "unlabelled"):
+            assert [s.id for s in with_copies.split(split)] == [s.id for s in without.split(split)]
+
+
 @pytest.mark.parametrize("rung", ["scratch", *CHANGES, "finetune"])
 def test_all_rungs_cost_the_same(rung):
     whole = PARAMS.finetune.model_copy(update={"epochs": 4, "steps_per_epoch": 70})

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import threading
-import time
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -187,16 +186,20 @@ def test_a_job_that_is_there_is_watched_and_not_started_again(client, cluster, a
     assert len(cluster[0].asked) == 1
 
 
-def test_sigterm_deletes_the_job(client, cluster, asked, monkeypatch):
+@pytest.mark.parametrize("moment", ["train", "get_job"])
+def test_sigterm_deletes_the_job(client, cluster, asked, monkeypatch, moment):
+    """Whether it comes just after the job was made or while it is watched."""
     sections, paths, job = asked
     monkeypatch.setattr(trainjob, "_command", lambda *_: ["sleep", "60"])
+    call = getattr(client, moment)
 
-    def terminate():
-        while not cluster[0].jobs:
-            time.sleep(0.05)
+    def then_terminate(*args, **options):
+        answer = call(*args, **options)
+        assert cluster[0].jobs
         os.kill(os.getpid(), 15)
+        return answer
 
-    threading.Thread(target=terminate).start()
+    monkeypatch.setattr(client, moment, then_terminate)
     with pytest.raises(SystemExit) as ended:
         run("pretrain", sections, paths, job, client)
     assert ended.value.code == 143 and not cluster[0].jobs
@@ -237,7 +240,7 @@ def test_nodes_without_a_store_are_one_clear_error():
 def test_what_nodes_cannot_see_is_copied_or_refused(client, cluster, asked, tmp_path, monkeypatch):
     sections, paths, job = asked
     commands = []
-    monkeypatch.setattr(trainjob, "_start", lambda _client, _title, command, _job: commands.append(command))
+    monkeypatch.setattr(trainjob, "_create", lambda _client, _title, command, _job: commands.append(command))
     monkeypatch.setattr(trainjob, "_watch", lambda *_: (_ for _ in ()).throw(TimeoutError))
     with pytest.raises(TimeoutError):
         run("pretrain", sections, paths | {"dataset": pack(tmp_path / "elsewhere")}, job, client)

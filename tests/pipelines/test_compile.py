@@ -1,13 +1,16 @@
 """What is compiled: it parses, every reference leads somewhere, and the cluster's knobs land in it."""
 
 import json
+import shutil
 
 import pytest
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2 as ir
 
-from pipelines.graph import PIPELINES
+from pipelines.graph import PIPELINES, Target, draw
 from segraft.errors import UserError
+from segraft.orchestration.secrecy import refuse_passwords
+from segraft.params import load_params
 from tests.pipelines.conftest import ROOT
 
 RICH = (
@@ -88,6 +91,25 @@ def test_the_yaml_installs_nothing_and_holds_no_secret(compiled, monkeypatch):
     assert "pip install" not in text and "hush" not in text and "secretKey" in text
 
 
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("tracking.uri=https://bob:hunter2@mlflow.example.org", "tracking.uri: https://[*]{3}@mlflow.example.org: "),
+        ("tracking.uri=postgresql://bob:hunter2@db/mlflow", "tracking.uri"),
+        ("cluster.repo=https://hunter2@git.example.org/team/data.git", "cluster.repo"),
+        ("data.target.path=ftp://bob:hunter2@files.example.org/camvid", "data.target.path"),
+    ],
+)
+def test_a_url_with_a_password_is_refused_for_a_cluster(compiled, change, key):
+    with pytest.raises(UserError, match=f"{key}.*cluster.secrets") as error:
+        compiled("transfer", change)
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_user_is_no_password():
+    refuse_passwords(load_params(ROOT / "params.yaml", ["cluster.repo=ssh://git@git.example.org/team/data.git"]))
+
+
 def test_the_inputs_are_one_json_box_a_section(compiled):
     spec, _, _ = compiled("transfer")
     inputs = spec.root.input_definitions.parameters
@@ -134,10 +156,14 @@ def test_steps_that_do_not_train_get_no_gpu(compiled):
 
 
 def test_only_what_may_succeed_the_next_time_is_retried(compiled):
-    spec, _, _ = compiled("transfer")
-    tasks = spec.components["comp-exit-handler-1"].dag.tasks
-    retried = {name for name, task in tasks.items() if task.retry_policy.max_retry_count}
-    assert retried == {"pretrain", "finetune", "scratch", "register"}, "bad data stays bad"
+    def retried(pipeline):
+        spec, _, _ = compiled(pipeline, "data.target.path=s3://bucket/camvid")
+        tasks = [item for dag in spec.components.values() for item in dag.dag.tasks.items()]
+        return {name for name, task in tasks if task.retry_policy.max_retry_count}
+
+    server = {"fetch", "register", "deploy"}
+    assert retried("transfer") == {"pretrain", "finetune", "scratch", *server}, "bad data stays bad"
+    assert retried("finetune") == {"pretrained", "finetune", "scratch", *server}
 
 
 def test_deployment_waits_for_the_gate_and_the_exit_handler_for_everything(compiled):
@@ -149,6 +175,21 @@ def test_deployment_waits_for_the_gate_and_the_exit_handler_for_everything(compi
     finish = spec.root.dag.tasks["finish"]
     assert finish.trigger_policy.strategy == finish.trigger_policy.ALL_UPSTREAM_TASKS_COMPLETED
     assert not finish.caching_options.enable_cache
+
+
+def test_the_endpoint_s_manifests_are_the_project_s_and_travel_with_the_pipeline(compiled, tmp_path):
+    def boxes(*overrides):
+        spec, _, text = compiled("transfer", *overrides)
+        assert "{{.Name}}" not in text and "{{ .Name }}" not in text, "Argo would take it for a template of its own"
+        return json.loads(spec.root.input_definitions.parameters["manifests"].default_value.string_value)
+
+    assert boxes() == {}, "a pipeline that moves an alias needs none"
+    shutil.copytree(ROOT / "k8s/endpoint", tmp_path / "endpoint")
+    service = tmp_path / "endpoint/base/inferenceservice.yaml"
+    service.write_text(service.read_text().replace("s3://mlflow/champion", "'{{.Name}}'"))
+    own = boxes("deploy.pipeline=endpoint", f"deploy.endpoint={tmp_path}/endpoint/gpu")
+    model = own["InferenceService/segraft"]["spec"]["predictor"]["model"]
+    assert list(own) == ["InferenceService/segraft"] and model["storageUri"] == "{{.Name}}"
 
 
 def test_a_sweep_runs_each_setting_and_chooses_on_val(compiled):
@@ -178,6 +219,8 @@ def test_a_large_source_is_packed_in_parts_side_by_side(compiled):
         (["sweep.settings=[[lrr=1]]"], "params.yaml has no finetune.lrr"),
         (["sweep.settings=[[lr=-1]]"], "finetune.lr: .*greater than 0"),
         (["cluster.shm=lots"], "cluster.shm: String should match"),
+        (["deploy.pipeline=endpoint", "deploy.endpoint=k8s/endpoint/moon"], "moon/kustomization.yaml: no such"),
+        (["deploy.pipeline=endpoint", "deploy.runtime=k8s/overlays/cpu"], "deploy.runtime: .* a run may not"),
         (["data.target.path=data/camvid", "cluster.repo=/no/such/repository"], "cluster.repo: /no/such/repository: "),
     ],
 )
@@ -187,14 +230,21 @@ def test_what_a_user_can_mend_is_said_before_anything_is_submitted(compiled, ove
 
 
 def test_a_model_to_start_from_is_asked_for_and_looked_for():
-    from pipelines.graph import Target, draw
-    from segraft.params import load_params
-
     params = load_params(ROOT / "params.yaml")
     with pytest.raises(UserError, match="--model: which model to start from"):
         draw("finetune", Target(params, "", False), ROOT)
     with pytest.raises(UserError, match="--model: nowhere: no such model folder"):
         draw("finetune", Target(params, "", False, "nowhere"), ROOT)
+    with pytest.raises(UserError, match="--model: models/finetuned is on this machine; name a registered model"):
+        draw("finetune", Target(params, "", True, "models/finetuned"), ROOT)
+
+
+def test_a_model_on_a_volume_that_is_not_seen_from_here_is_read_anew():
+    params = load_params(ROOT / "params.yaml")
+    for place, cached in (("/mnt/data/model", False), (str(ROOT / "data/taxonomies"), True)):
+        pipeline = draw("finetune", Target(params, "sha256:0", True, place), ROOT)
+        task = pipeline.pipeline_spec.components["comp-exit-handler-1"].dag.tasks["pretrained"]
+        assert task.caching_options.enable_cache is cached
 
 
 def test_data_by_reference_is_a_version_of_its_own_in_the_inputs(compiled):
@@ -207,5 +257,14 @@ def test_data_by_reference_is_a_version_of_its_own_in_the_inputs(compiled):
         "augment" in tasks
         and tasks["augment"].inputs.artifacts["target"].task_output_artifact.producer_task == "locate"
     )
-    spec, _, _ = compiled("transfer", "data.target.path=s3://bucket/camvid")
-    assert any(one.WhichOneof("spec") == "importer" for one in executors(spec).values())
+
+
+def test_what_an_object_store_holds_is_brought_in_each_run_for_its_url_says_nothing_of_its_content(compiled):
+    spec, *_ = compiled("transfer", "data.target.path=s3://bucket/camvid", f"cluster.repo={ROOT}")
+    fetched = {
+        task.inputs.parameters["path"].runtime_value.constant.string_value: task
+        for name, task in spec.components["comp-exit-handler-1"].dag.tasks.items()
+        if name.startswith("fetch")
+    }
+    assert not fetched["s3://bucket/camvid"].caching_options.enable_cache
+    assert not any(one.WhichOneof("spec") == "importer" for one in executors(spec).values())

@@ -1,6 +1,8 @@
 """kfp.local with our cache: content decides, a plan says so beforehand, and a failure is told at the end."""
 
 import os
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,15 @@ from kfp import dsl
 from pipelines import data, local, transfer
 from pipelines.graph import Target, draw
 from pipelines.keep import KEEP, in_use, prune
+from segraft.deploy.version import DEPLOYED
 from segraft.errors import UserError
+from segraft.orchestration.digest import digest
 from segraft.orchestration.execution import EXECUTION, MESSAGE, NOTES, RUN, TRACKING, close
 from segraft.params import load_params
-from segraft.tracking import connect
+from segraft.registry.versions import aliases, publish
+from segraft.tracking import Record, connect
 from tests.components.test_run import ROOT, TINY
+from tests.registry.conftest import example, make_artifact, make_model  # noqa: F401
 
 
 @pytest.fixture
@@ -109,6 +115,41 @@ def test_a_failing_step_is_told_at_the_end_and_in_mlflow_and_a_rerun_starts_ther
     assert (small.runs("streets"), small.runs("locate")) == (1, 1)
     with connect(small.params().tracking) as tracker:
         assert len(tracker.client.search_runs([tracker.experiment])) == 1, "a run that ends well leaves no note"
+
+
+def test_what_a_container_must_see_is_what_the_steps_read(small, mine, tmp_path):
+    (tmp_path / "model").mkdir()
+    target = Target(small.params(), "sha256:0", remote=False, pretrained=str(tmp_path / "model"))
+    assert data.folders(target) == [tmp_path / "model", mine]
+    assert data.folders(Target(small.params(), "sha256:0", False, "models:/segraft@champion")) == [mine]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_environment")
+def test_the_task_deploy_runs_again_for_other_manifests(small, mine, make_artifact, monkeypatch):  # noqa: F811
+    with connect(small.params().tracking) as tracker:
+        publish(tracker, "m", tracker.log(Record("run", "k", 1.0, 2.0)), *make_artifact(0), {})
+    registered = mine.parent / "register.json"
+    registered.write_text('{"name": "m", "version": 1}')
+
+    def graph_of(graph):
+        with dsl.ExitHandler(graph.finish()):
+            given = graph("locate", place=str(registered), md5=digest(registered))
+            graph("deploy", registered=given.outputs["dataset"])
+
+    monkeypatch.setattr(transfer, "transfer", graph_of)
+    shutil.copytree(ROOT / "k8s/endpoint", mine.parent / "endpoint")
+    manifest = mine.parent / "endpoint/base/inferenceservice.yaml"
+    here = f"deploy.endpoint={mine.parent}/endpoint/cpu"
+    small.run(here)
+    with connect(small.params().tracking) as tracker:
+        assert aliases(tracker, "m")[DEPLOYED] == "1"
+    manifest.write_text(manifest.read_text().replace("timeout: 120", "timeout: 60"))
+    assert small.plan(here) == {}, "an alias needs no manifest"
+    for seconds in (60, 90):
+        manifest.write_text(re.sub(r"timeout: \d+", f"timeout: {seconds}", manifest.read_text()))
+        why = small.plan(here, "deploy.pipeline=endpoint")["deploy"]
+        assert f"manifests.InferenceService/segraft.spec.predictor.timeout: None → {seconds}" in why
 
 
 def test_an_execution_without_a_message_is_failed_all_the_same(small, monkeypatch):

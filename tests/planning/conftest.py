@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 import pytest
 
+from segraft.data.mixing import PASTED
 from segraft.data.packed import CARD, DatasetCard, PackedDataset, ShardWriter
 from segraft.params import load_params
 from segraft.steps import run
@@ -31,6 +32,8 @@ class Look:
     """how many of the train images show no disc"""
     tiny: bool = False
     """the disc has a handful of pixels"""
+    pasted: int = 0
+    """further train images, that were made of two others"""
 
 
 PLAIN = Look()
@@ -53,6 +56,8 @@ def pack(folder, look=PLAIN):
         writer = ShardWriter(folder, split, len(CLASSES), "raw", 1)
         for n in range(count):
             writer.add(sample(100 * i + n, look, split == "train" and n < look.blank))
+        for n in range(look.pasted if split == "train" else 0):
+            writer.add(replace(sample(n, look, False), id=f"disc+paste{n}", tags=(PASTED,)))
         splits[split] = writer.close()
     card = DatasetCard(taxonomy="discs", classes=CLASSES, codec="raw", crop=(64, 64), online=ONLINE, splits=splits)
     (folder / CARD).write_text(json.dumps(card.model_dump()))
@@ -60,8 +65,8 @@ def pack(folder, look=PLAIN):
 
 
 def manifest(dataset: PackedDataset):
-    """What validate would have written of the packed train images."""
-    rows = [("train", s.group, *s.mask.shape) for s in dataset.split("train")]
+    """What validate would have written of the train images."""
+    rows = [("train", s.group, *s.mask.shape) for s in dataset.split("train") if PASTED not in s.tags]
     return pd.DataFrame(rows, columns=["split", "group", "height", "width"])
 
 

@@ -48,6 +48,11 @@ def test_facts_are_those_of_the_pixels(facts):
     assert found.imbalance >= (8 * 71 * 100 - disc_pixels) / disc_pixels
 
 
+def test_pasted_copies_are_no_labelled_images(facts):
+    found = facts(Look(train=8, blank=6, pasted=20))
+    assert (found.images, found.rare_share) == (8, 0.25)
+
+
 def test_objects_are_connected_components_by_class_without_specks():
     mask = np.zeros((40, 60), np.uint8)
     mask[2:12, 3:8], mask[20:30, 40:60], mask[35, 35], mask[:1] = 1, 1, 1, 255

@@ -42,6 +42,31 @@ def v2(tensor: dict, outputs=None, raw: bytes = b"", **more) -> tuple[bytes, dic
     return text + raw, {"content-type": "application/octet-stream", JSON_LENGTH: str(len(text))}
 
 
+def nested(depth: int, key: str = "") -> str:
+    """JSON: lists, or objects with one key, in one another; the server's parser takes 1,024 of them."""
+    opens, closes = (f'{{"{key}":', "}") if key else ("[", "]")
+    return opens * depth + "1" + closes * depth
+
+
+WRONG = ("[]", "{}", "[[]]", '{"a": 1}', nested(1000), nested(1000, "image"))
+"""JSON that may stand instead of what was meant."""
+
+
+def replaced(document, by: str):
+    """As JSON, the document once for each of its values, with that one replaced by other JSON."""
+    for one in _replaced(document):
+        yield json.dumps(one).replace('"?"', by).encode()
+
+
+def _replaced(document):
+    yield "?"
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield from (document | {key: other} for other in _replaced(value))
+    elif isinstance(document, list) and document:
+        yield from ([other, *document[1:]] for other in _replaced(document[0]))
+
+
 def binary_uint8(image: np.ndarray) -> dict:
     return {"shape": list(image.shape), "datatype": "UINT8", "parameters": {"binary_data_size": image.nbytes}}
 

@@ -7,6 +7,7 @@ from tests.serving.running import running
 
 LIMITS = {
     "limits__body_mb": 4,
+    "limits__message_mb": 4,
     "limits__json_mb": 2,
     "limits__pixels": 1_500_000,
     "limits__sides": [16, 4000],

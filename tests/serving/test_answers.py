@@ -2,9 +2,11 @@
 
 import io
 import json
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from segraft.checkpoint import ClassCard, ModelCard, Preprocessing
+from segraft.serving import answers, polygons
 from segraft.serving.answers import Segmented, answer, areas, palette_png, run_lengths
 from segraft.serving.asks import Options
 from segraft.serving.errors import Refused
@@ -57,12 +60,13 @@ def test_extreme_logits_stay_finite():
 
 
 def test_maps_are_filled_block_by_block(logits):
-    whole = allocate(["confidence", "topk", "logits"], 4, 2, (130, 33))
-    pieces = allocate(["confidence", "topk", "logits"], 4, 2, (130, 33))
+    whole = allocate(["confidence", "topk", "logits", "sample"], 4, 2, (130, 33))
+    pieces = allocate(["confidence", "topk", "logits", "sample"], 4, 2, (130, 33))
     fill(whole, (0, 0), logits)
-    for y, x in ((0, 0), (0, 20), (70, 0), (70, 20)):
-        fill(pieces, (y, x), logits[:, y : (70, 130)[y > 0], x : (20, 33)[x > 0]])
-    assert set(whole) == {"confidence", "topk", "topk_probability", "logits"}
+    for y, x in ((0, 0), (0, 19), (70, 0), (70, 19)):
+        fill(pieces, (y, x), logits[:, y : (70, 130)[y > 0], x : (19, 33)[x > 0]])
+    assert set(whole) == {"confidence", "topk", "topk_probability", "logits", "sample"}
+    np.testing.assert_array_equal(whole["sample"], whole["confidence"][::4, ::4])
     for name in whole:
         np.testing.assert_array_equal(whole[name], pieces[name])
 
@@ -78,7 +82,7 @@ def test_the_palette_png_holds_ids_and_colors(ids):
 @settings(max_examples=100, deadline=None)
 @given(MASKS)
 def test_run_lengths_decode_to_the_mask(ids):
-    found = run_lengths(ids, CARD)
+    found = read(run_lengths(ids, CARD))
     decoded = np.full(ids.shape, 255, np.uint8)
     for segmentation in found["segmentations"]:
         counts = segmentation["counts"]
@@ -107,11 +111,16 @@ def raster(found: dict, shape: tuple[int, int]) -> np.ndarray:
     return drawn
 
 
+def read(found: dict) -> dict:
+    """As a client reads it."""
+    return json.loads(orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY))
+
+
 @settings(max_examples=200, deadline=None)
 @given(MASKS)
 def test_polygons_cover_exactly_the_pixels_of_the_mask(ids):
     found = geojson(ids, CARD.classes, simplify=0, min_area=0)
-    np.testing.assert_array_equal(raster(json.loads(json.dumps(found)), ids.shape), ids)
+    np.testing.assert_array_equal(raster(read(found), ids.shape), ids)
 
 
 def test_polygons_can_be_simplified_and_small_ones_left_out():
@@ -131,6 +140,36 @@ def test_too_many_polygons_are_refused():
     with pytest.raises(Refused, match="min_area") as caught:
         geojson(ids, CARD.classes, 0, 0)
     assert caught.value.status == 413
+
+
+def test_rows_and_columns_are_worked_on_in_parts(monkeypatch):
+    ids = np.random.default_rng(0).integers(0, 4, (40, 50), np.uint8)
+    whole = read(geojson(ids, CARD.classes, 0, 0)), read(run_lengths(ids, CARD))
+    monkeypatch.setattr(polygons, "ROWS", 7)
+    monkeypatch.setattr(answers, "COLUMNS", 7)
+    assert (read(geojson(ids, CARD.classes, 0, 0)), read(run_lengths(ids, CARD))) == whole
+
+
+def test_polygons_and_run_lengths_take_less_than_a_byte_a_pixel_while_they_are_made():
+    blocks = np.random.default_rng(0).integers(0, 4, (10, 10), np.uint8)
+    ids = blocks.repeat(500, 0).repeat(500, 1)
+    for make in (lambda: geojson(ids, CARD.classes, 0, 0), lambda: run_lengths(ids, CARD)):
+        tracemalloc.start()
+        make()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < ids.size, f"{peak / ids.size:.1f} bytes a pixel"
+
+
+@pytest.mark.parametrize("output", ["polygons", "rle"])
+def test_noise_is_refused_before_it_fills_the_memory(output):
+    noise = np.random.default_rng(0).integers(0, 4, (3000, 3000), np.uint8)
+    tracemalloc.start()
+    with pytest.raises(Refused, match=f"{output}: .*ask for mask") as caught:
+        answer(output, Segmented(np.empty((0, 0, 3), np.uint8), {"ids": noise}), CARD, Options())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert caught.value.status == 413 and peak < 200 << 20
 
 
 def test_areas_and_overlay():

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from segraft.params import ServeMonitor, load_params
+from segraft.params import ServeMonitor, ServeTile, load_params
 from segraft.serving.asks import Ask, Options
 from segraft.serving.batching import Batcher, RuntimeFailed
 from segraft.serving.engine import Budget, Engine
@@ -224,7 +224,8 @@ def test_the_budget_is_first_come_first_served_and_survives_cancellation():
     assert asyncio.run(ask()) == ["a", "c", "d", "e"]
 
 
-def test_confidence_is_sampled_and_hard_images_are_set_aside_within_bounds(runtime, tmp_path):
+@pytest.mark.parametrize("whole", [100 * 90, 100], ids=["whole", "tiled"])
+def test_confidence_is_sampled_and_hard_images_are_set_aside_within_bounds(whole, tmp_path):
     class Doubtful(Thresholds):
         def predict(self, images, logits=False):
             prediction = super().predict(images, logits)
@@ -235,9 +236,9 @@ def test_confidence_is_sampled_and_hard_images_are_set_aside_within_bounds(runti
 
     async def ask():
         monitor = ServeMonitor(confidence_every=1, window=10, keep=3, keep_folder=str(tmp_path / "hard"))
-        curious = engine(Doubtful(), monitor=monitor)
+        curious = engine(Doubtful(), monitor=monitor, tile=ServeTile(whole=whole, size=64, overlap=32))
         for certainty in (5, 1, 9, 3, 0, 7):
-            picture = image()
+            picture = image(100, 90)
             picture[..., 1] = certainty
             await curious.answer(ask_for(picture))
 

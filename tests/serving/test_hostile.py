@@ -4,8 +4,10 @@ import io
 import json
 import socket
 import struct
+import threading
 import time
 import zlib
+from contextlib import ExitStack
 
 import grpc
 import httpx
@@ -13,7 +15,19 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from tests.serving.bodies import JSON_LENGTH, b64, binary_files, binary_uint8, encoded, png, v1, v2
+from tests.serving.bodies import (
+    JSON_LENGTH,
+    WRONG,
+    b64,
+    binary_files,
+    binary_uint8,
+    encoded,
+    nested,
+    png,
+    replaced,
+    v1,
+    v2,
+)
 from tests.serving.launch import sample
 
 V1, V2 = "/v1/models/segraft:predict", "/v2/models/segraft/infer"
@@ -169,6 +183,8 @@ V1_BODIES = {
     "invalid UTF-8": b'{"instances": ["\xff\xfe"]}',
     "deep": b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "deep objects": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+    "image in image": v1({"image": {"image": {"b64": b64(png("small"))}}}),
+    "1,005 images in one another": b'{"instances": [%s]}' % nested(1005, "image").encode(),
     "parameters of text": b'{"instances": [[]], "parameters": "x"}',
     **{f"parameters: {name}": v1(IMAGE.tolist(), **values) for name, values in PARAMETERS.items()},
 }
@@ -213,9 +229,13 @@ V2_BODIES = {
     "FP13": document(datatype="FP13"),
     "FP32": document(datatype="FP32"),
     "datatype null": document(datatype=None),
+    "datatype of lists": document(datatype=[]),
+    "datatype of objects": document(datatype={}),
+    "datatype of 1,000 lists": document(datatype="?").replace(b'"?"', nested(1000).encode()),
     "strings": document(data=["x"] * IMAGE.size),
     "null data": document(data=None),
     "data of text": document(data="x"),
+    "data of objects": document(data={"a": 1}),
     "NaN": b'{"inputs":[{"name":"i","shape":[1,1,3],"datatype":"UINT8","data":[NaN,1,2]}]}',
     "1e999": b'{"inputs":[{"name":"i","shape":[1,1,3],"datatype":"UINT8","data":[1e999,1,2]}]}',
     "outputs of text": json.dumps({"inputs": [{"name": "i", **tensor()}], "outputs": "ids"}).encode(),
@@ -235,6 +255,33 @@ def test_a_broken_v2_body_is_refused(server, name):
     answer = server.post(V2, V2_BODIES[name], **JSON)
     assert answer.status_code in (400, 413), answer.text
     refusal(answer)
+
+
+WHOLE = {
+    V1: {
+        "instances": [{"image": {"b64": b64(png("small"))}}],
+        "parameters": {"outputs": ["polygons"], "simplify": 1.0, "min_area": 2},
+        "signature_name": "x",
+        "id": "1",
+    },
+    V2: {
+        "id": "1",
+        "inputs": [{"name": "image", **tensor(), "parameters": {"content_type": "np"}}],
+        "outputs": [{"name": "area", "parameters": {"binary_data": False}}],
+        "parameters": {"min_area": 2, "binary_data_output": False},
+    },
+}
+
+
+@pytest.mark.parametrize("path", WHOLE)
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong[:12])
+def test_whatever_stands_where_something_else_was_meant_is_refused_or_does_not_matter(server, path, wrong):
+    assert server.post(path, json.dumps(WHOLE[path]).encode(), **JSON).status_code == 200
+    for body in replaced(WHOLE[path], wrong):
+        answer = server.post(path, body, **JSON)
+        assert answer.status_code in (200, 400), (answer.text, body[:200], body[-300:])
+        if answer.status_code == 400:
+            refusal(answer)
 
 
 def binary(**parameters) -> tuple[bytes, dict[str, str]]:
@@ -509,6 +556,42 @@ def test_grpc_refuses_and_says_why(server, request_, code):
         grpc_call(server, "ModelInfer", request_())
     assert caught.value.code().name == code, caught.value
     assert caught.value.details() and "Traceback" not in caught.value.details()
+
+
+def stub(channel):
+    from kserve.protocol.grpc import grpc_predict_v2_pb2_grpc as rpc
+
+    return rpc.GRPCInferenceServiceStub(channel)
+
+
+def test_many_large_grpc_messages_at_once_stay_within_the_budget_of_bodies(server):
+    request = grpc_image([700, 1900, 3], bytes(700 * 1900 * 3 - 1))  # a byte is missing: the model's memory is not used
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with ExitStack() as stack:
+        stubs = [stub(stack.enter_context(grpc.insecure_channel(server.rpc, options=options))) for _ in range(100)]
+        stubs[0].ModelInfer.future(request, timeout=60).exception()
+        before = peak = server.memory()
+        calls = [each.ModelInfer.future(request, timeout=120) for each in stubs]
+        while not all(call.done() for call in calls):
+            peak = max(peak, server.memory())
+            time.sleep(0.002)
+    codes = {call.code().name for call in calls}
+    assert codes <= {"INVALID_ARGUMENT", "UNAVAILABLE"} and "INVALID_ARGUMENT" in codes, codes
+    assert peak - before < 64 << 20, f"{(peak - before) >> 20} MiB for 100 messages of 4 MiB, and a budget of 16"
+
+
+def test_a_grpc_call_whose_message_does_not_come_is_cut_off(server):
+    never = threading.Event()
+    with grpc.insecure_channel(server.rpc) as channel:
+        infer = channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
+        stalled = infer.future((b"" for _ in iter(never.wait, True)), timeout=20)
+        time.sleep(0.5)
+        waiting = stub(channel).ModelInfer(grpc_image(list(IMAGE.shape), IMAGE.tobytes()), timeout=20)
+        assert len(waiting.raw_output_contents) == 1
+        assert stalled.code().name == "DEADLINE_EXCEEDED" and "message: not read within 2 s" in stalled.details()
+        never.set()
+        with pytest.raises(grpc.RpcError, match="message: none"):
+            infer(iter(()), timeout=20)
 
 
 @pytest.mark.parametrize("method", ["RepositoryModelLoad", "RepositoryModelUnload"])

@@ -32,6 +32,7 @@ def test_the_environment_overrides_params_yaml():
         ("serve.limits.formats=[GIF]", "'JPEG', 'PNG' or 'WEBP'"),
         ("serve.queue=0", "greater than or equal to 1"),
         ("serve.name=a/b", "pattern"),
+        ("serve.monitor={confidence_every: 0, window: 9, keep: 1, keep_folder: x}", "give confidence_every 1 or more"),
     ],
 )
 def test_a_bad_setting_is_named(override, message):

@@ -60,10 +60,11 @@ def test_where_the_network_sees_no_farther_than_the_margin_tiles_equal_the_whole
     image, network = picture(*size), Blur()
     padded = cv2.copyMakeBorder(image, 0, -size[0] % 32, 0, -size[1] % 32, cv2.BORDER_REFLECT)
     whole = asyncio.run(network.predict(padded))
-    maps = allocate(["logits", "confidence"], 3, 1, size) | {"ids": np.empty(size, np.uint8)}
+    maps = allocate(["logits", "confidence", "sample"], 3, 1, size) | {"ids": np.empty(size, np.uint8)}
     asyncio.run(segment(image, network.predict, TILE, 32, maps))
     np.testing.assert_allclose(maps["logits"], whole.logits[:, : size[0], : size[1]], atol=1e-3)
     assert (maps["ids"] == whole.ids[: size[0], : size[1]]).mean() > 0.9999
+    np.testing.assert_array_equal(maps["sample"], maps["confidence"][::4, ::4])
 
 
 def test_seams_are_blended_where_tiles_disagree():

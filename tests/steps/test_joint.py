@@ -1,6 +1,7 @@
 """Two source datasets, one of which only knows that a ball or a moon is a thing: checked, packed, trained on."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -106,13 +107,31 @@ def test_it_is_simulated_and_shown_like_any_source(world):
     assert cv2.imread(str(world[0] / "sheet.png")).shape[0] > 1000
 
 
-def test_training_learns_from_both(world, tmp_path):
-    paths = {"dataset": world[0] / "packed", "work": tmp_path / "w", "weights": tmp_path / "m", "log": tmp_path / "log"}
+@pytest.fixture(scope="module")
+def trained(world, tmp_path_factory):
+    """A model that learned from both, and its log below logs/."""
+    folder = tmp_path_factory.mktemp("trained")
+    paths = {"dataset": world[0] / "packed", "work": folder / "work", "weights": folder / "model"}
     training = TRAINING.model_copy(update={"loss": {"cross_entropy": 1.0, "dice": 0.5}, "precision": "fp32"})
-    run("pretrain", {"model": MODEL, "pretrain": training}, paths)
-    history = [json.loads(line) for line in (tmp_path / "log/history.jsonl").read_text().splitlines()]
+    run("pretrain", {"model": MODEL, "pretrain": training}, paths | {"log": folder / "logs/pretrain"})
+    return folder
+
+
+def test_training_learns_from_both(trained):
+    history = [json.loads(line) for line in (trained / "logs/pretrain/history.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in history if "loss" in record]
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_report_tells_of_each_dataset(world, trained, tmp_path):
+    paths = dict.fromkeys(("pretrained", "baseline", "finetuned"), trained / "model")
+    paths |= {"dataset": world[0] / "packed_target", "logs": trained / "logs"}
+    paths |= {"manifest": world[0] / "manifest", "validation": world[0] / "report"}
+    paths |= {"scores": tmp_path / "scores.json", "report": tmp_path / "report.html", "plots": tmp_path / "plots"}
+    run("evaluate", {"evaluate": PARAMS.evaluate}, paths)
+    table = paths["report"].read_text().partition('aria-label="Datasets"')[2].partition("</table>")[0]
+    rows = re.findall(r'<th scope="row">(.*?)</th><td class="num">(\d+)<.*?<td>(\w+)</td>', table, re.S)
+    assert rows == [("source/named", "6", "fine"), ("source/unnamed", "9", "rough"), ("target", "4", "fine")]
 
 
 def test_validate_reads_every_dataset_and_names_the_broken_file(world, tmp_path):

@@ -20,6 +20,7 @@ from segraft.steps import run
 from segraft.tracking import connect
 
 NO_CRF = Crf(iterations=0, smooth=3, smooth_std=1, appearance=4, position_std=67, color_std=3)
+EVALUATE = Evaluate(batch_size=2, examples=1, threads=0, window=None, crf=NO_CRF, adapt_batch_norm=False)
 CLASSES = (ClassCard(name="road", color=(128, 64, 128)), ClassCard(name="sky", color=(70, 130, 180)))
 CARDS = ModelCard(
     arch="unet",
@@ -83,7 +84,7 @@ def write_log(folder: Path, started: float, fingerprint: str):
     training |= {"environment": {"torch": "2.13.0", "threads": 2}, "graft": []}
     (folder / "training.json").write_text(json.dumps(training))
     rows = [{"step": s, "epoch": s // 10, "time": started + s / 2, "loss": 1 / s, "lr": 0.1} for s in range(1, 21)]
-    rows.append({"step": 20, "epoch": 2, "time": started + 10, "val_loss": 0.3, "val_miou": 0.5})
+    rows.append({"step": 20, "epoch": 2, "time": started + 10, "val_miou": 0.5})
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     system = [{"time": started + s, "cpu_percent": 150.0 + s, "memory_mb": 900} for s in range(10)]
     (folder / "system.jsonl").write_text("".join(json.dumps(row) + "\n" for row in system))
@@ -124,14 +125,14 @@ class Project:
     def tracking(self, **changes):
         return Tracking(**{"uri": self.uri, "experiment": "segraft", "required": True, "timeout": 1.0} | changes)
 
-    def register(self, tracking=None, min_gain=0.0):
+    def register(self, tracking=None, min_gain=0.0, evaluate=EVALUATE):
         paths = {"finetuned": "models/finetuned", "dataset": "data/packed/target", "scores": "reports/evaluate.json"}
         paths |= {"logs": "reports", "report": "reports/report.html", "lock": "dvc.lock"}
         paths["registered"] = "reports/register.json"
         sections = {
             "register": Register(name="segraft", min_gain=min_gain),
             "tracking": tracking or self.tracking(),
-            "evaluate": Evaluate(batch_size=2, examples=1, threads=0, window=None, crf=NO_CRF, adapt_batch_norm=False),
+            "evaluate": evaluate,
         }
         metrics = run("register", sections, {name: self.root / path for name, path in paths.items()})
         return metrics, json.loads((self.root / "reports/register.json").read_text())
@@ -290,27 +291,57 @@ def test_a_better_model_becomes_champion_and_a_worse_one_challenger(project, cap
     assert [entry["version"] for entry in registered["history"]] == ["1", "3"]
 
 
-def test_on_another_test_set_the_champion_is_scored_again(project):
+@pytest.fixture
+def scorable(project):
+    """A project whose champion is a network that can be scored again, with a score that it does not deserve."""
     import torch
 
     from segraft.checkpoint import save_model
-    from segraft.evaluation.run import score
     from segraft.models import create_model
 
     torch.manual_seed(0)
     save_model(project.root / "models/finetuned", create_model("unet", "efficientnet_lite0", 2), CARDS)
     project.score(0.9)
     project.register()
-    card = pack_dataset(project.root / "data/packed/target", seed=1)
-    theirs = score(project.root / "models/finetuned", project.root / "data/packed/target", "test", 4).miou
+    return project
+
+
+def beat(project, evaluate=EVALUATE):
+    """A challenger that is a point better than what the champion scores on the data as they are now."""
+    from segraft.evaluation.run import score
+
+    data = project.root / "data/packed/target"
+    theirs = score(project.root / "models/finetuned", data, "test", 4, how=evaluate).miou
     assert 0 < theirs < 0.8
     write_model(project.root / "models/finetuned", seed=1)
     project.score(theirs + 0.01)
-    _, registered = project.register()
+    return project.register(evaluate=evaluate)[1]
+
+
+def test_on_another_test_set_the_champion_is_scored_again(scorable):
+    card = pack_dataset(scorable.root / "data/packed/target", seed=1)
+    registered = beat(scorable)
     assert registered["champion"] and registered["why"].startswith("+1.00 mIoU points against version 1")
-    with connect(project.tracking()) as tracker:
+    with connect(scorable.tracking()) as tracker:
         tags = tracker.client.get_model_version("segraft", "1").tags
     assert len([tag for tag in tags if tag.startswith("miou.")]) == 2 and card.splits["test"].samples == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"window": (32, 32)}, {"crf": NO_CRF.model_copy(update={"iterations": 1})}, {"adapt_batch_norm": True}],
+    ids=["window", "crf", "adapt_batch_norm"],
+)
+def test_scored_in_another_way_the_champion_is_scored_again(scorable, changes):
+    registered = beat(scorable, EVALUATE.model_copy(update=changes))
+    assert registered["champion"] and registered["why"].startswith("+1.00 mIoU points against version 1")
+
+
+def test_what_does_not_change_a_score_leaves_it(scorable):
+    write_model(scorable.root / "models/finetuned", seed=1)
+    scorable.score(0.8)
+    _, registered = scorable.register(evaluate=EVALUATE.model_copy(update={"examples": 3, "threads": 1}))
+    assert not registered["champion"] and registered["why"].startswith("-10.00 mIoU points against version 1")
 
 
 def test_a_dead_server_does_not_lose_the_run_unless_it_is_required(project, capsys):

@@ -71,6 +71,13 @@ def test_a_copy_learns_on_its_own(model):
         assert torch.equal(model(IMAGES), twin(IMAGES))
 
 
+def test_a_convolutional_encoder_learns_the_linear_layers_that_it_has():
+    encoder = create_model("upernet", "convnext_tiny", 3).encoder
+    add_lora(encoder, 2)
+    learning = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
+    assert learning and all("parametrizations.weight" in name for name in learning)
+
+
 def test_an_encoder_without_linear_layers_is_refused():
     with pytest.raises(UserError, match="lora_rank: this encoder has no linear layers"):
         add_lora(create_model("unet", "resnet18", 3).encoder, 4)

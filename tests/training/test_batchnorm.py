@@ -1,9 +1,12 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 
+from segraft.errors import UserError
 from segraft.models import create_model
-from segraft.training.batchnorm import freeze_statistics, norms, reestimate, to_group_norm
+from segraft.training.batchnorm import check_lone_image, freeze_statistics, norms, reestimate, to_group_norm
 
 
 def network(encoder="resnet18"):
@@ -50,6 +53,43 @@ def test_reestimation_undoes_a_change_of_brightness():
         reestimate(model, [images(1, shift=2.0)])
         adapted = model(images(3, shift=2.0))
     assert (adapted - expected).abs().mean() < 0.5 * (shifted - expected).abs().mean()
+
+
+@pytest.mark.parametrize("arch", ["deeplabv3plus", "upernet"])
+def test_a_lone_image_gives_statistics_where_it_has_a_variance(arch):
+    torch.manual_seed(0)
+    model = create_model(arch, "resnet18", 3).eval()
+    seen = [images(1, shift=3.0), images(2, shift=3.0)[:1]]
+    pooled = []
+
+    def note(norm, inputs):
+        if inputs[0][0, 0].numel() == 1:
+            pooled.append(norm)
+
+    for norm in norms(model):
+        norm.register_forward_pre_hook(note)
+    reestimate(model, seen)
+    with torch.no_grad():
+        first = torch.stack([model.encoder.conv1(batch).mean((0, 2, 3)) for batch in seen]).mean(0)
+    assert torch.allclose(model.encoder.bn1.running_mean, first, atol=1e-4)
+    assert pooled and {int(norm.num_batches_tracked) for norm in pooled} == {1}
+    before = {name: tensor.clone() for name, tensor in pooled[0].state_dict().items()}
+    reestimate(model, [seen[1]])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in pooled[0].state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("arch", "side", "refused"), [("deeplabv3plus", 64, True), ("unet", 64, False), ("unet", 32, True)]
+)
+def test_one_image_a_batch_is_refused_where_batchnorm_would_see_one_value(arch, side, refused):
+    model = create_model(arch, "resnet18", 3)
+    image = torch.zeros(1, 3, side, side)
+    with pytest.raises(UserError, match="batch_size: 1: this network pools") if refused else nullcontext():
+        check_lone_image(model, image)
+    with pytest.raises(ValueError, match="more than 1 value") if refused else nullcontext():
+        model.train()(image)
+    freeze_statistics(model)
+    check_lone_image(model, image)
 
 
 def test_without_images_the_statistics_stay():

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -8,6 +9,7 @@ from segraft.checkpoint import ClassCard, ModelCard, Preprocessing
 from segraft.models import create_model
 from segraft.params import load_params
 from segraft.training.distill import Distillation, channel_loss, feature_loss, logit_loss
+from segraft.training.transfer import Translated
 
 DISTILL = load_params(Path(__file__).parents[2] / "params.yaml").finetune.distill
 CARD = ModelCard(
@@ -67,3 +69,15 @@ def test_a_student_comes_to_answer_as_its_teacher(kind):
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
     assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+@pytest.mark.parametrize("kind", ["logit", "channel"])
+def test_a_class_that_the_teacher_does_not_know_is_left_to_the_labels(kind):
+    torch.manual_seed(0)
+    donor, student = create_model("fcn", "resnet18", 2).eval(), create_model("fcn", "resnet18", 3)
+    teacher = Translated(donor, np.array([[1, 0], [0, 0], [0, 1]], bool))
+    follow = Distillation(DISTILL.model_copy(update={"kind": kind}), teacher, CARD, student)
+    logits = maps(0).requires_grad_()
+    follow(torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8), logits).backward()
+    sizes = logits.grad.abs().amax((0, 2, 3))
+    assert sizes[1] == 0 and sizes[0] > 0 and sizes[2] > 0

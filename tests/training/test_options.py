@@ -16,7 +16,7 @@ from segraft.params import load_params
 from segraft.steps import run
 from segraft.training import loop
 from tests.training.conftest import pack
-from tests.training.test_run import MODEL, PARAMS, TRAINING
+from tests.training.test_run import MODEL, PARAMS, TRAINING, pretrain
 
 SELF = {"weight": 1.0, "start": 1, "threshold": 0.6, "mix": 0.5, "mask": 0.5, "patch": 16, "tolerance": 1.0}
 SEGFORMER = MODEL.model_copy(update={"arch": "segformer", "encoder": "mit_b0"})
@@ -136,6 +136,30 @@ def test_self_training_that_does_harm_is_stopped_and_undone(tmp_path, rich, dono
     assert "self-training is stopped: val mIoU fell from 0.8000 to 0.5000" in capsys.readouterr().out
     assert counted == [False] * 5 + [True] * 5 + [False] * 10
     assert log_of(tmp_path)["best_epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "lines"),
+    [
+        ({}, []),
+        ({"loss": {"dice": 1.0}, "label_smoothing": 0.1}, ["class_weights: inverse_sqrt:", "label_smoothing: 0.1:"]),
+        ({"loss": {"focal": 1.0}, "label_smoothing": 0.1}, ["label_smoothing: 0.1:"]),
+        ({"batch_norm": "frozen", "l2_sp": 0.1}, []),
+    ],
+)
+def test_a_knob_without_effect_is_named(changes, lines, tmp_path, rich, donors, capsys):
+    finetune(tmp_path, rich, donors["resnet18"], epochs=0, **changes)
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("without effect: ")]
+    assert len(said) == len(lines)
+    assert all(line.startswith(f"without effect: {start}") for start, line in zip(lines, said, strict=True))
+
+
+def test_statistics_without_batch_norm_and_a_pull_without_a_graft_are_named(tmp_path, rich, donors, capsys):
+    finetune(tmp_path / "first", rich, donors["resnet18"], batch_norm="group", epochs=0)
+    finetune(tmp_path / "second", rich, tmp_path / "first" / "model", batch_norm="reestimate", epochs=0)
+    assert "without effect: batch_norm: reestimate: the network has no BatchNorm" in capsys.readouterr().out
+    pretrain(tmp_path / "third", rich, l2_sp=0.1, epochs=0)
+    assert "without effect: l2_sp: 0.1: nothing came from a pretrained model" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Whole training runs on a tiny dataset: they learn, they repeat, and a kill changes nothing."""
 
+import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +13,9 @@ import pytest
 
 from segraft.checkpoint import load_model, read_card
 from segraft.errors import UserError
-from segraft.params import load_params
+from segraft.params import Model, load_params
 from segraft.steps import run
+from segraft.training import run as run_module
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 MODEL = PARAMS.model.model_copy(update={"arch": "fcn", "encoder": "resnet18", "weights": "random"})
@@ -21,10 +24,10 @@ TRAINING = PARAMS.finetune.model_copy(
 )
 
 
-def pretrain(folder: Path, discs: Path, **changes: object) -> dict[str, float]:
+def pretrain(folder: Path, discs: Path | str, model: Model = MODEL, **changes: object) -> dict[str, float]:
     training = TRAINING.model_dump() | changes
     paths = {"dataset": discs, "work": folder / "work", "weights": folder / "model", "log": folder / "log"}
-    return run("pretrain", {"model": MODEL, "pretrain": training}, paths)
+    return run("pretrain", {"model": model, "pretrain": training}, paths)
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +66,11 @@ def killing(self, batch):
     if self.progress.step == kill_at:
         os.kill(os.getpid(), {signal})
 loop.Run._step = killing
-test_run.pretrain(Path({folder!r}), Path({discs!r}))
+test_run.pretrain(Path({folder!r}), {discs!r})
 """
 
 
-def killed(folder: Path, discs: Path, kill_at: int, number: int) -> int:
+def killed(folder: Path, discs: Path | str, kill_at: int, number: int) -> int:
     script = KILLED.format(
         tests=str(Path(__file__).parent), kill_at=kill_at, folder=str(folder), discs=str(discs), signal=int(number)
     )
@@ -83,6 +86,16 @@ def test_a_killed_run_ends_with_the_same_weights(trained, tmp_path, discs, kill_
     assert read_card(tmp_path / "model") == read_card(trained[0] / "model")
 
 
+def test_a_killed_run_on_an_object_store_goes_on_from_what_it_has_fetched(trained, tmp_path, discs):
+    store = shutil.copytree(discs, tmp_path / "store")
+    killed(tmp_path, f"file://{store}", 9, signal.SIGKILL)
+    for shard in store.glob("*.arrow"):
+        shard.unlink()
+    pretrain(tmp_path, f"file://{store}")
+    assert read_card(tmp_path / "model") == read_card(trained[0] / "model")
+    assert not (tmp_path / "work/shards").exists()
+
+
 def test_a_checkpoint_of_other_params_is_not_resumed(trained, tmp_path, discs):
     killed(tmp_path, discs, 7, signal.SIGKILL)
     metrics = pretrain(tmp_path, discs, epochs=1)
@@ -95,9 +108,35 @@ def test_nan_loss_is_an_error_and_leaves_no_checkpoint_of_it(tmp_path, discs):
     assert not (tmp_path / "model").exists()
 
 
+def test_one_image_a_batch_is_refused_where_the_network_pools_it_to_one_value(tmp_path, discs):
+    pooling = MODEL.model_copy(update={"arch": "deeplabv3plus"})
+    with pytest.raises(UserError, match="batch_size: 1: this network pools"):
+        pretrain(tmp_path, discs, pooling, batch_size=1)
+    assert pretrain(tmp_path, discs, pooling, batch_size=1, epochs=1, batch_norm="frozen")["steps"] == 5
+
+
 def test_early_stopping(tmp_path, discs):
     metrics = pretrain(tmp_path, discs, lr=1e-9, patience=1, epochs=9, ema=0.0)
     assert metrics["steps"] < 45
+
+
+def test_a_run_that_has_stopped_early_does_not_go_on_when_it_is_taken_up_again(tmp_path, discs, monkeypatch):
+    """It is killed after its last checkpoint, before its weights are written."""
+    how = {"lr": 1e-9, "patience": 1, "epochs": 9, "ema": 0.0}
+    metrics = pretrain(tmp_path / "whole", discs, **how)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run_module, "save_model", raising(KeyboardInterrupt))
+        pretrain(tmp_path / "killed", discs, **how)
+    gc.collect()  # the killed run lets go of its folder
+    assert pretrain(tmp_path / "killed", discs, **how)["steps"] == metrics["steps"]
+    assert read_card(tmp_path / "killed" / "model") == read_card(tmp_path / "whole" / "model")
+
+
+def raising(error: type[BaseException]):
+    def call(*args: object) -> None:
+        raise error
+
+    return call
 
 
 def test_finetune_grafts_and_zero_epochs_change_nothing(trained, tmp_path, discs):

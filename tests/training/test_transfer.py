@@ -9,6 +9,7 @@ from segraft.data.packed import DatasetCard
 from segraft.data.taxonomy import kin, load_taxonomy
 from segraft.errors import UserError
 from segraft.models import create_model
+from segraft.training import transfer
 from segraft.training.transfer import Translated, describe, graft, links, translated, transplant
 from tests.training.conftest import ONLINE
 
@@ -119,18 +120,22 @@ def test_twins_share_their_parent_s_probability_and_differ_slightly():
     assert torch.exp(bias[:2]).sum() == pytest.approx(np.e)
 
 
-def test_merged_rows_agree_with_the_exact_answer_where_the_parents_do():
-    donor = create_model("unet", "resnet18", 3).eval()
+@pytest.mark.parametrize("arch", ["unet", "fcn8s", "deeplabv2"])
+@pytest.mark.parametrize("links", [[[1, 0, 0], [0, 1, 1]], [[1, 0, 0], [1, 0, 0], [0, 1, 1]]])
+def test_merged_and_split_rows_agree_with_the_exact_answer_where_the_parents_do(arch, links, monkeypatch):
+    """The heads of FCN-8s and DeepLab v2 add up three and four classifiers."""
+    monkeypatch.setattr(transfer, "PERTURBATION", 0.0)
+    donor = create_model(arch, "resnet18", 3).eval()
     with torch.no_grad():
-        donor.segmentation_head[0].weight[2] = donor.segmentation_head[0].weight[1]
-        donor.segmentation_head[0].bias[:] = torch.tensor([0.3, 0.1, 0.1])
-    merge = np.array([[1, 0, 0], [0, 1, 1]], bool)
-    model = create_model("unet", "resnet18", 2).eval()
-    report = graft(model, donor.state_dict(), merge)
-    assert {e.why for e in report if e.outcome == "transplanted"} == {"1 copied, 1 merged"}
+        for score in (m for m in donor.segmentation_head.modules() if isinstance(m, torch.nn.Conv2d)):
+            score.weight[2] = score.weight[1]
+            score.bias[:] = torch.tensor([0.3, 0.1, 0.1])
+    classes = np.array(links, bool)
+    model = create_model(arch, "resnet18", len(links)).eval()
+    graft(model, donor.state_dict(), classes)
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.allclose(model(images), Translated(donor, merge)(images), atol=1e-5)
+        assert torch.allclose(model(images), Translated(donor, classes)(images), atol=1e-5)
 
 
 def test_a_translated_model_sums_probabilities_and_never_says_what_it_does_not_know():

@@ -7,6 +7,7 @@ drawn from the name of the image's group: 70 % train, 15 % val, 15 % test.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -104,12 +105,18 @@ def _with_splits(root: Path, folder: Folder, images: list[_Image]) -> Iterator[t
     if not folder.split_files:
         yield from ((image, image.split or _drawn(image.group)) for image in images)
         return
+    lists = {split: folder.split_files.replace("{split}", split) for split in SPLITS}
+    if not any(os.path.lexists(root / file) for file in lists.values()):
+        there = ", ".join(lists.values())
+        raise UserError(
+            f"folder.split_files: {folder.split_files}: none of {there} is in {root}; name text files that are, or null"
+        )
     by_name: dict[str, list[_Image]] = {}
     for image in images:
         for name in {image.stem, image.folder + image.stem, image.folder + PurePosixPath(image.path).name}:
             by_name.setdefault(name, []).append(image)
-    for split in SPLITS:
-        yield from ((image, split) for image in _named(root, folder.split_files.replace("{split}", split), by_name))
+    for split, file in lists.items():
+        yield from ((image, split) for image in _named(root, file, by_name))
 
 
 def _named(root: Path, file: str, by_name: dict[str, list[_Image]]) -> list[_Image]:

@@ -30,7 +30,7 @@ def read_image(file: File) -> tuple[Pixels | None, dict[str, Any]]:
     """
     kind, found = _kind(file.header)
     facts = {"image_kind": kind, "image_found": found}
-    if kind not in (None, "palette_image", "opaque_alpha"):
+    if kind not in (None, "palette_image", "opaque_alpha", "grey_image"):
         return None, facts
     pixels = file.decode(reading.read_image)
     height, width = pixels.shape[:2]
@@ -42,15 +42,17 @@ def _kind(header: Header) -> tuple[str | None, str | None]:
     image = header.image
     if header.bits > 8:
         return "image_depth", f"{header.bits} bits a channel{_not_finite(image)}"
-    if image.mode in ("1", "L", "LA"):
-        return "grey_image", f"one channel ({image.mode})"
-    if image.mode not in ("RGB", "RGBA", "P", "PA"):
+    grey = image.mode in ("1", "L", "LA")
+    if not grey and image.mode not in ("RGB", "RGBA", "P", "PA"):
         return "image_colors", f"{image.mode} colours"
-    if image.mode in ("RGBA", "PA") or "transparency" in image.info:
+    if image.mode in ("RGBA", "PA", "LA") or "transparency" in image.info:
         low, high = decoded(image.convert, "RGBA").getchannel("A").getextrema()
         if low != 255:
             return "transparent_image", f"an alpha channel from {low} to {high}"
-        return "opaque_alpha", "an alpha channel that is opaque everywhere"
+        if not grey:
+            return "opaque_alpha", "an alpha channel that is opaque everywhere"
+    if grey:
+        return "grey_image", f"one channel ({image.mode})"
     return ("palette_image", "palette indices") if image.mode == "P" else (None, None)
 
 

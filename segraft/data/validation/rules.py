@@ -149,11 +149,11 @@ def _file_rules() -> list[Rule]:
 
 IMAGE_KINDS: dict[str, tuple[Severity, str]] = {
     "image_depth": (ERROR, "save the image with 8 bits a channel, scaled as you mean it"),
-    "grey_image": (ERROR, "save the image as RGB, three equal channels, if grey images are meant"),
     "image_colors": (ERROR, "convert the image to RGB with its colour profile"),
     "transparent_image": (ERROR, "flatten the image onto a background, and save it as RGB"),
     "opaque_alpha": (WARNING, "save the image as RGB; the alpha channel is left out"),
     "palette_image": (WARNING, "save the image as RGB; its palette is applied"),
+    "grey_image": (WARNING, "take the image away if colours are meant; it is read as three equal channels"),
 }
 
 

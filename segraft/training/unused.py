@@ -1,0 +1,33 @@
+"""Knobs that are set and change nothing in a run: a line each, for the one who set them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from torch import nn
+
+from segraft.params import Training
+from segraft.training.batchnorm import norms
+
+WEIGHTED, SMOOTHED = ("cross_entropy", "ohem", "focal"), ("cross_entropy", "ohem")
+"""Losses that know class weights, and label smoothing."""
+
+
+def without_effect(training: Training, model: nn.Module, kept: Collection[str]) -> list[str]:
+    """What has no effect, and why.
+
+    Args:
+        training: the knobs.
+        model: what they are to train.
+        kept: names of the parameters that came from the pretrained model.
+    """
+    found = []
+    if training.class_weights != "none" and not set(WEIGHTED) & set(training.loss):
+        found.append(f"class_weights: {training.class_weights}: no loss here is one of {', '.join(WEIGHTED)}")
+    if training.label_smoothing and not set(SMOOTHED) & set(training.loss):
+        found.append(f"label_smoothing: {training.label_smoothing}: no loss here is one of {', '.join(SMOOTHED)}")
+    if training.l2_sp and not kept:
+        found.append(f"l2_sp: {training.l2_sp}: nothing came from a pretrained model")
+    if training.batch_norm in ("frozen", "reestimate") and not norms(model):
+        found.append(f"batch_norm: {training.batch_norm}: the network has no BatchNorm")
+    return [f"without effect: {line}" for line in found]
