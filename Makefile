@@ -7,7 +7,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 5000
 WORKERS ?= 2
 # A file's tests stay together, so that what they share is made once.
-PYTEST = python -m pytest --numprocesses $(WORKERS) --dist loadfile
+PYTEST = python -m pytest --numprocesses $(WORKERS) --dist loadfile --durations 20
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-fast lint ui serve bench lock image
 
