@@ -2,8 +2,7 @@
 
 Tries every pruning level of --levels, and a student on each encoder of --students, on every runtime of
 export.runtimes. A pruned model trains on with the knobs of finetune; a student learns from the model with them. Draws
-the Pareto front.
-Say it again with another budget: what was trained and measured is kept.
+the Pareto front. Say it again with another budget: what was trained and measured is kept.
 """
 
 from __future__ import annotations
