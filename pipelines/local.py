@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import builtins
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def tasks(pipeline: Any) -> list[tuple[str, list[str]]]:
 @contextmanager
 def execution(name: str, tracking: Tracking, root: Path) -> Iterator[None]:
     """Name the execution in the environment, which subprocesses inherit (see `segraft.orchestration.execution`)."""
-    run = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    run = f"{name}-{datetime.now():%Y%m%d-%H%M%S-%f}-{os.getpid()}"
     notes, before = root / "notes" / run, dict(os.environ)
     notes.mkdir(parents=True)
     os.environ.update({RUN: run, NOTES: str(notes), WORK: str(root / "work"), TRACKING: tracking.model_dump_json()})

@@ -170,6 +170,14 @@ def test_the_environment_is_as_it_was(small):
     assert dict(os.environ) == before
 
 
+def test_executions_of_one_second_have_names_of_their_own(small, tmp_path):
+    names = set()
+    for _ in range(5):
+        with local.execution("one", small.params().tracking, tmp_path):
+            names.add(os.environ[RUN])
+    assert len(names) == 5
+
+
 def test_outputs_of_old_runs_go_and_those_that_stay_are_still_found(small, mine, capsys):
     for content in (b"11", b"22", b"33"):
         rewrite(mine / "a.png", content)
