@@ -274,7 +274,7 @@ def paint_fence(canvas: Canvas, rng: Rng, s: float, span: Span, height: float, l
 
 def _pixels(canvas: Canvas, span: Span, height: float) -> tuple[int, int, float]:
     """Height, width and pixels a metre of the texture for an upright rectangle."""
-    scale = float(np.clip(0.6 * canvas.camera.focal / max(span[0], 5.0), 4, 32))
+    scale = min(32.0, max(4.0, 0.6 * canvas.camera.focal / max(span[0], 5.0)))
     return max(4, round(height * scale)), max(4, round((span[1] - span[0]) * scale)), scale
 
 

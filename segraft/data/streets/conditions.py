@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from segraft.data.streets.canvas import SUBPIXEL, Image
 from segraft.data.streets.textures import crop, fractal, sensor_noise
-from segraft.params import Condition
+
+if TYPE_CHECKING:
+    from segraft.params import Condition
 
 Rng = np.random.Generator
 Field = NDArray[np.float32]
@@ -245,8 +247,8 @@ def _desaturate(image: Picture, share: float) -> Picture:
 def _curve(image: Picture, gamma: float) -> Picture:
     """Less contrast in the light and more in the dark: sunlit and shadowed places come closer."""
     table = (255 * (np.arange(256) / 255) ** gamma).astype(np.float32)
-    curved: Picture = np.take(table, image.astype(np.uint8))
-    return curved
+    rows = image.astype(np.uint8).reshape(-1, image.shape[-1])
+    return np.asarray(cv2.LUT(rows, table)).reshape(image.shape)
 
 
 def _spread(view: View, sigma: float) -> Picture:
@@ -308,7 +310,7 @@ def _rgb(red: float, green: float, blue: float) -> Picture:
 
 def _planes(image: NDArray[Any]) -> Picture:
     """(H, W, 3) → (3, H, W) float32."""
-    return np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
+    return np.array(cv2.split(image), np.float32)
 
 
 def _stretched(field: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import cv2
 
-from segraft.data.formats import SPLITS
 from segraft.data.streets.canvas import Image
 from segraft.data.streets.render import render
-from segraft.data.streets.write import Scene
+from segraft.data.streets.write import SPLITS, Scene
 
 IMAGE_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 0, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)
 """Sensor noise hardly compresses: the best that libpng does in nine times the time is three fifths of the size."""
@@ -22,7 +21,7 @@ MASK_PNG = (
 
 def write_scene(scene: Scene) -> None:
     """Render one scene and write image and mask."""
-    frame = render(scene.seed, (scene.dataset, SPLITS.index(scene.split), scene.index), scene.size, scene.condition)
+    frame = render(scene.seed, (scene.dataset, SPLITS[scene.split], scene.index), scene.size, scene.condition)
     _write_png(scene.image, cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR), IMAGE_PNG)
     _write_png(scene.mask, frame.labels, MASK_PNG)
 

@@ -76,7 +76,7 @@ def markings(street: Street, grid: Grid, rng: Rng, stains: Field) -> list[tuple[
         stains: (half the grid) deviation 1; where they are strong the paint is worn.
     """
     s, z, left, right = grid.s, grid.z, street.left, street.right
-    dash = fraction(z / np.float32(9) + np.float32(rng.random())) < 0.4
+    dash = (fraction(z / np.float32(9) + np.float32(rng.random())) < 0.4).astype(np.float32)
     middle = _lines(grid, [0.0], 0.14)
     if street.rails is None and rng.random() < 0.5:
         middle *= dash
@@ -128,4 +128,6 @@ def _lines(grid: Grid, places: list[float], width: float) -> Field:
     np.subtract(np.float32(width / 2), line, out=line)
     line *= grid.fine
     line += np.float32(0.5)
-    return np.clip(line, 0, np.minimum(1, np.float32(width) * grid.fine), out=line)
+    np.maximum(line, 0, out=line)
+    np.minimum(line, np.minimum(1, np.float32(width) * grid.fine), out=line)
+    return line

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,8 +14,7 @@ from segraft.data.streets.street import Material, Rng, Street
 from segraft.data.streets.textures import SIZE, fractal, grain
 
 
-@dataclass(frozen=True)
-class Footprint:
+class Footprint(NamedTuple):
     """The rectangle on which a thing stands, for its shadow."""
 
     s: float
@@ -46,7 +45,6 @@ def paint_ground(
     paints = markings(street, grid, rng, stains)
     sun, sky = _sunlight(canvas, street, grid, footprints, skyline)
     sun *= np.float32(0.4) + np.float32(0.6) * sky
-    target = canvas.image[grid.top :]
     table = np.zeros((256, 3), np.float32)
     table[: len(materials)] = [m.color for m in materials]
     sky *= shade
@@ -58,11 +56,12 @@ def paint_ground(
             channel += coverage * (np.float32(tint[c]) - channel)
         channel *= cv2.addWeighted(sky, light.ambient[c], sun, light.direct[c] * light.sun[1], 0)
         planes.append(cv2.convertScaleAbs(channel))
-    cv2.copyTo(cv2.merge(planes), grid.inside.view(np.uint8), target)
+    inside = grid.inside.view(np.uint8)
+    cv2.copyTo(cv2.merge(planes), inside, canvas.image[grid.top :])
     scale = 1 / (camera.focal * camera.eye)
     plane = (-camera.roll * scale, scale, (camera.roll * camera.u0 - camera.v0) * scale)
     layers = [canvas.layer(material.label, plane=plane) for material in materials]
-    np.copyto(canvas.layers[grid.top :], which.astype(np.uint16) + np.uint16(layers[0]), where=grid.inside)
+    cv2.copyTo(which.astype(np.uint16) + np.uint16(layers[0]), inside, canvas.layers[grid.top :])
 
 
 def _road(street: Street) -> int:
@@ -81,7 +80,7 @@ def _strips(street: Street, grid: Grid) -> tuple[list[Material], Image]:
     borders += [right.edge - 2.2 * right.parking, right.edge] + [b for b, _ in right.strips[:-1]]
     which = np.zeros(grid.s.shape, np.uint8)
     for border in borders:
-        which += grid.s > np.float32(border)
+        which += (grid.s > np.float32(border)).view(np.uint8)
     if street.crossing is not None:
         start, end = street.crossing
         beyond = (grid.s < -left.wall) | (grid.s > right.wall)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from math import cos, sin
 
 import numpy as np
@@ -17,37 +15,27 @@ RIM: Array = np.array(CIRCLE)
 """(14, 2)"""
 
 
-@dataclass(frozen=True)
 class Pen:
     """Draws a thing that stands at (s, z)."""
 
-    canvas: Canvas
-    s: float
-    z: float
-    heading: float = 0.0
-    """radians clockwise from "away from the camera along the road" """
-    shadow: float = 0.0
-    """the share of the sun that is hidden from here"""
-    awake: bool = True
-    """its own lamps are on when lamps are"""
+    def __init__(
+        self, canvas: Canvas, s: float, z: float, heading: float = 0.0, shadow: float = 0.0, awake: bool = True
+    ) -> None:
+        """Take a pen.
 
-    @cached_property
-    def scale(self) -> float:
-        """Pixels a metre."""
-        return self.canvas.camera.focal / self.z
-
-    @cached_property
-    def _turn(self) -> tuple[float, float]:
-        return sin(self.heading), cos(self.heading)
-
-    @cached_property
-    def _rotation(self) -> Array:
-        sine, cosine = self._turn
-        return np.array(((cosine, 0.0, -sine), (0.0, 1.0, 0.0), (sine, 0.0, cosine)))
-
-    @cached_property
-    def _light(self) -> Color:
-        return self.canvas.light.on((0.0, 0.45, -0.8), self.shadow)
+        Args:
+            canvas: where to draw.
+            s: where the thing stands.
+            z: where the thing stands.
+            heading: radians clockwise from "away from the camera along the road".
+            shadow: the share of the sun that is hidden from here.
+            awake: the thing's own lamps are on when lamps are.
+        """
+        self.canvas, self.s, self.z, self.heading, self.shadow, self.awake = canvas, s, z, heading, shadow, awake
+        self.scale = canvas.camera.focal / z
+        """pixels a metre"""
+        self._sine, self._cosine = sin(heading), cos(heading)
+        self._light = canvas.light.on((0.0, 0.45, -0.8), shadow)
 
     def layer(self, label: int) -> None:
         """What is drawn next is of this class; its depth is that of the thing's middle."""
@@ -56,12 +44,13 @@ class Pen:
     def point(self, place: Place) -> Point:
         """The pixel of a local place."""
         w, y, ahead = place
-        sine, cosine = self._turn
+        sine, cosine = self._sine, self._cosine
         return self.canvas.camera.point(self.s + w * cosine + ahead * sine, y, self.z - w * sine + ahead * cosine)
 
     def world(self, places: Array) -> Array:
         """(…, 3) local → (…, 3) places (s, y, z)."""
-        world: Array = places @ self._rotation
+        sine, cosine = self._sine, self._cosine
+        world: Array = places @ np.array(((cosine, 0.0, -sine), (0.0, 1.0, 0.0), (sine, 0.0, cosine)))
         world += (self.s, 0.0, self.z)
         return world
 
@@ -71,7 +60,7 @@ class Pen:
 
     def face_light(self, normal: Place) -> Color:
         """The light on a face with this local normal."""
-        sine, cosine = self._turn
+        sine, cosine = self._sine, self._cosine
         w, y, ahead = normal
         return self.canvas.light.on((w * cosine + ahead * sine, y, -w * sine + ahead * cosine), self.shadow)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -18,7 +19,9 @@ from segraft.data.streets.size import check_size
 from segraft.data.streets.sky import paint_horizon, paint_sky
 from segraft.data.streets.street import Rng, pick, sample_street, vary
 from segraft.data.streets.textures import sensor_noise
-from segraft.params import Condition
+
+if TYPE_CHECKING:
+    from segraft.params import Condition
 
 SUNNY: tuple[Condition, ...] = ("clear", "dusk")
 """Conditions under which things cast shadows."""

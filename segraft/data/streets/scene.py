@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
+from math import sin
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -24,8 +26,7 @@ CELL = 2
 """The mask of what is hidden has a cell for each square of 1 << CELL pixels."""
 
 
-@dataclass(frozen=True)
-class Thing:
+class Thing(NamedTuple):
     """Something to be painted."""
 
     far: float
@@ -74,7 +75,7 @@ class Scene:
         def paint(canvas: Canvas, rng: Rng, shadow: float) -> None:
             draw(Pen(canvas, s, z, heading, shadow, awake))
 
-        turned = abs(np.sin(heading)) > 0.7
+        turned = abs(sin(heading)) > 0.7
         half_width, half_length = (size[1], size[0]) if turned else size[:2]
         far = z + half_length if half_length > 1 else z
         self.things.append(Thing(far, paint, Footprint(s, z, half_width, half_length, size[2], lift), over, solid))
@@ -89,7 +90,7 @@ def in_view(scene: Scene) -> list[Thing]:
     camera, things = scene.street.camera, scene.things
     if not things:
         return []
-    feet = np.array([(*astuple(t.foot)[:5], t.solid, t.over) for t in things])
+    feet = np.array([(*t.foot[:5], t.solid, t.over) for t in things])
     s, z, half_width, half_length, height, solid, over = feet.T
     panel, house = half_width <= PANEL, half_width > 3
     across = half_width + np.where(panel | (solid > 0), 0, half_length) + over

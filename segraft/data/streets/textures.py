@@ -55,8 +55,10 @@ def crop(table: NDArray[np.float32], rng: Random, height: int, width: int) -> ND
 
 @cache
 def _normal() -> NDArray[np.int8]:
-    noise = np.random.Generator(np.random.Philox(7)).standard_normal(1 << 21) * 32
-    return np.clip(np.rint(noise), -127, 127).astype(np.int8)
+    rng, table = np.random.Generator(np.random.Philox(7)), np.empty((64, 1 << 15), np.int8)
+    for part in table:  # a part stays in the cache
+        np.clip(np.rint(rng.standard_normal(part.size) * 32), -127, 127, out=part, casting="unsafe")
+    return table.reshape(-1)
 
 
 def sensor_noise(image: NDArray[np.uint8], rng: np.random.Generator, read: float, shot: float) -> NDArray[np.uint8]:
@@ -70,8 +72,10 @@ def sensor_noise(image: NDArray[np.uint8], rng: np.random.Generator, read: float
     """
     table, size = _normal(), image.size
     start = int(rng.random() * max(1, table.size - size))
-    noise = np.resize(table[start : start + size], image.shape)  # repeats where the table ends
+    noise = np.resize(table[start : start + size], image.shape).view(np.uint8)  # repeats where the table ends
+    signal, draw = np.indices((256, 256), np.uint8)  # what they make together is the same wherever they meet
     levels = np.arange(256, dtype=np.float32)
-    deviation = cv2.LUT(image, np.sqrt(read**2 + shot**2 * levels / 128).astype(np.float32) / 32)
-    noisy: NDArray[np.uint8] = cv2.add(image, cv2.multiply(deviation, noise, dtype=cv2.CV_32F), dtype=cv2.CV_8U)
-    return noisy
+    deviation = cv2.LUT(signal, np.sqrt(read**2 + shot**2 * levels / 128).astype(np.float32) / 32)
+    noisy = cv2.add(signal, cv2.multiply(deviation, draw.view(np.int8), dtype=cv2.CV_32F), dtype=cv2.CV_8U)
+    pairs = cv2.merge([noise.reshape(-1), image.reshape(-1)]).view(np.uint16)
+    return np.asarray(cv2.LUT(pairs, noisy.reshape(1, -1))).reshape(image.shape)

@@ -8,13 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from segraft.data.formats import SPLITS
 from segraft.data.streets.size import check_size
 from segraft.machine import cores
-from segraft.params import Condition, Split, StreetSet
 from segraft.progress import progress
 
+if TYPE_CHECKING:  # pydantic would be a third of the workers' start-up
+    from segraft.params import Condition, Split, StreetSet
+
+SPLITS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
+"""The number of each split, part of its scenes' seeds and names."""
 FRAME = 19
 """Cityscapes annotates the twentieth frame of each recording; here every scene is a recording of its own."""
 IN_PROCESS = 8
@@ -44,7 +48,7 @@ class Scene:
         return self._path("gtFine", "gtFine_labelIds")
 
     def _path(self, folder: str, suffix: str) -> Path:
-        recording = SPLITS.index(self.split) * 100_000 + self.index  # unique in the dataset
+        recording = SPLITS[self.split] * 100_000 + self.index  # unique in the dataset
         name = f"{self.condition}_{recording:06d}_{FRAME:06d}_{suffix}.png"
         return self.root / folder / self.split / self.condition / name
 
@@ -101,7 +105,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Worker processes that do not inherit this one's threads; after an error the scenes not begun are dropped."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["segraft.data.streets.files"])  # one import serves all workers, none is made here
-    pool = ProcessPoolExecutor(workers, context, initializer=_one_thread)
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin)
     try:
         yield pool
     finally:
@@ -115,7 +119,9 @@ def write_scene(scene: Scene) -> None:
     write_scene(scene)
 
 
-def _one_thread() -> None:
+def _begin() -> None:
     import cv2
+    import numpy as np
 
     cv2.setNumThreads(1)
+    np.empty(31 << 20, np.uint8)  # once freed, glibc keeps smaller blocks; else a night costs 2,500 page faults
