@@ -44,6 +44,10 @@ SLOW = [pair for pair in SLOW if pair not in QUICK] + [
     ("segformer", "dinov2_small"),
     ("fcn32s", "dinov3_small"),
 ]
+ZOO = [(arch, encoder) for arch in ARCHS for encoder in ENCODERS if fits(arch, encoder)]
+STAR = [pair for pair in ZOO if pair[1] == "resnet18"] + [
+    (next(arch for arch in ("unet", "fpn", "segformer") if fits(arch, encoder)), encoder) for encoder in ENCODERS
+]
 
 
 def card(arch, encoder):
@@ -85,15 +89,34 @@ def test_contract_of_every_pair_of_families(arch, encoder, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.zoo
+@pytest.mark.parametrize(("arch", "encoder"), ZOO, ids=map("-".join, ZOO))
+def test_contract_of_every_pair(arch, encoder, tmp_path):
+    contract(arch, encoder, tmp_path)
+
+
+def exports(arch, encoder, folder):
+    """As ONNX, whose answers at several sizes are compared with the network's."""
+    from segraft.export.graph import export_graph
+
+    torch.manual_seed(0)
+    export_graph(create_model(arch, encoder, 3).eval(), card(arch, encoder), folder / "model.onnx")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "encoder"),
     [("pspnet", "resnet18"), ("upernet", "resnet18"), ("swiftnet", "resnet18"), ("segformer", "dinov2_small")],
 )
 def test_its_onnx_graph_agrees_at_other_sizes(arch, encoder, tmp_path):
-    from segraft.export.graph import export_graph
+    exports(arch, encoder, tmp_path)
 
-    torch.manual_seed(0)
-    export_graph(create_model(arch, encoder, 3).eval(), card(arch, encoder), tmp_path / "model.onnx")
+
+@pytest.mark.slow
+@pytest.mark.zoo
+@pytest.mark.parametrize(("arch", "encoder"), STAR, ids=map("-".join, STAR))
+def test_the_onnx_graph_of_every_arch_and_every_encoder_agrees(arch, encoder, tmp_path):
+    exports(arch, encoder, tmp_path)
 
 
 def test_torch_export_leaves_sizes_open():
