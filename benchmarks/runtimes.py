@@ -71,7 +71,10 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         run_export(knobs, args.model, args.dataset, Path(scratch) / "exported")
         runtimes = {name: open_runtime(Path(scratch) / "exported", name) for name in args.runtimes}
-        peer, tallies = measure(Peer(args.model), runtimes, samples)
+        eager = Peer(args.model)
+        for runtime in (eager, *runtimes.values()):  # warm
+            runtime.predict(samples[0].image[None])
+        peer, tallies = measure(eager, runtimes, samples)
     height, width = samples[0].mask.shape
     print(f"{machine()}; {peer.matrix.classes} classes, {len(samples)} images of {height}×{width}, medians")
     print(f"{'eager fp32':<18}{peer.latency_ms:9.1f} ms   mIoU {100 * peer.miou:6.2f}")

@@ -3,7 +3,8 @@
     python -m benchmarks.startup
 
 Runs every stage's command on the smallest data that passes, as `dvc repro` would, one process each; the peer is a stage
-that imports everything at its top. Bytecode is compiled before, by an unmeasured round.
+that imports everything at its top; the floor a pipeline whose processes import what `LIBRARIES` says, and do nothing.
+Bytecode is compiled before, by an unmeasured round.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from benchmarks.common import machine
 
 ROOT = Path(__file__).parents[1]
 EVERYTHING = "import torch, torchvision, segmentation_models_pytorch, mlflow, great_expectations, pandas, cv2"
+LIBRARIES = {"torch, timm": 5, "great_expectations": 1, "mlflow": 1}
+"""What the stages cannot do without → how many import it; timm brings torchvision, and that torch._dynamo."""
+AS_A_STAGE = "from segraft.processes import collect_rarely; collect_rarely(); import {}"
 TINY = {
     "streets.size": [96, 192],
     "streets.source": {"train": 40, "val": 12, "test": 0, "conditions": ["clear"]},
@@ -75,11 +79,15 @@ def main() -> None:
         cpu_seconds(everything, folder)
         seconds = stages(folder)
         peer = cpu_seconds(everything, folder)
+        floors = {name: cpu_seconds([sys.executable, "-c", AS_A_STAGE.format(name)], folder) for name in LIBRARIES}
     print(machine())
     for stage, spent in seconds.items():
         print(f"{stage:<12}{spent:6.1f} CPU-s")
     total = sum(seconds.values())
     print(f"{'together':<12}{total:6.1f} CPU-s; importing everything {len(seconds)} times: {peer * len(seconds):.1f}")
+    floor = sum(count * floors[name] for name, count in LIBRARIES.items())
+    parts = ", ".join(f"{LIBRARIES[name]} × {name} {spent:.1f}" for name, spent in floors.items())
+    print(f"{'floor':<12}{floor:6.1f} CPU-s: {parts}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from segraft import __version__
 from segraft.errors import UserError
-from segraft.processes import ended_by_sigterm
+from segraft.processes import collect_rarely, ended_by_sigterm
 from segraft.steps import STEPS, Spec, run, spec, write_json
 
 EXIT_DATA, EXIT_IO = 65, 74  # sysexits.h: EX_DATAERR, EX_IOERR
@@ -98,6 +98,7 @@ def _step(name: str, argv: list[str]) -> int:
 
     params = load_params(args.params, args.set)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    collect_rarely()
     with _paths(step, args) as paths:
         metrics = run(step.name, {name: params.section(name) for name in step.sections}, paths)
     if args.metrics and _leads():

@@ -107,6 +107,18 @@ def test_importing_a_step_imports_nothing_heavy(module):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
 
 
+def test_a_step_s_process_seldom_collects_garbage_and_is_not_taken_apart_at_its_end():
+    flags = [word for path, kind in spec("export").paths.items() for word in (f"--{path}", f"no{kind}where")]
+    code = f"""
+import atexit, gc
+from segraft.__main__ import main
+atexit.register(lambda: print(gc.get_threshold()[0], gc.get_freeze_count() > 10_000))  # runs last
+main({["export", *flags]})
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == "10000 True\n" and "noinwhere: not found" in result.stderr
+
+
 def test_segraft_imports_neither_kfp_nor_dvc():
     for path in (ROOT / "segraft").rglob("*.py"):
         assert not re.search(r"^\s*(import|from) (kfp|dvc)\b", path.read_text(), re.M), path
@@ -135,6 +147,9 @@ def test_help_lists_every_step():
         ("evaluate.crf={iterations: 5}", r"evaluate.crf.smooth: missing"),
         ("augment.online.scale=[2, 1]", r"augment.online: scale: \[2.0, 1.0\]: the smallest must not be above"),
         ("validate.max_pixels=90000000", r"validate.max_pixels: .*less than or equal to 89478485.*found 90000000"),
+        ("ladder.labels=0.5", r"ladder.labels: Input should be a list \(found 0.5\)$"),
+        ("ladder.labels=[50]", r"^ladder.labels.0: .*found 50\)$"),
+        ("ladder.labels=[]", r"^ladder.labels: List should have at least 1 item .*found \[\]\)$"),
         ("data.target.format=none", "data: target: format none: there is no pipeline without a target"),
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from segraft.data.packed import Packed, PackedDataset
 from segraft.evaluation.predict import Predictor
 from segraft.evaluation.run import Scores
-from segraft.params import Evaluate
 
 Pixels = NDArray[np.uint8]
 WIDTH = 512
@@ -47,31 +45,20 @@ def choose(image_miou: NDArray[np.float64], count: int) -> dict[Literal["best", 
 
 
 def examples(
-    dataset: Path,
-    scores: Mapping[str, Scores],
-    folders: Mapping[str, Path],
-    count: int,
-    threads: int,
-    how: Evaluate | None = None,
+    packed: PackedDataset, scores: Mapping[str, Scores], predictors: Mapping[str, Predictor], count: int
 ) -> list[Example]:
     """The best and the worst images of the last model in `scores`, predicted once more by every model.
 
     Args:
-        dataset: the packed dataset.
+        packed: the packed dataset.
         scores: model → its scores, all on one split.
-        folders: model → its folder.
+        predictors: model → what gave them.
         count: how many of each kind.
-        threads: CPU threads.
-        how: windows and CRF; None: neither.
     """
     last = list(scores.values())[-1]
     kinds = {index: kind for kind, indices in choose(last.image_miou, count).items() for index in indices}
-    packed = PackedDataset(dataset)
     split = packed.split(last.split)
     samples = [split[index] for index in kinds]
-    predictors = {model: Predictor(folders[model], threads, packed.card, how) for model in scores}
-    for predictor in predictors.values():
-        predictor.adapt(split, how.batch_size if how else 1)
     masks = {model: [predictor([s.image])[0] for s in samples] for model, predictor in predictors.items()}
     return [
         Example(

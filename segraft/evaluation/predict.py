@@ -44,7 +44,7 @@ class Predictor:
     def __init__(
         self, folder: Path, threads: int = 0, dataset: DatasetCard | None = None, how: Evaluate | None = None
     ) -> None:
-        self.how = how
+        self.name, self.how = folder.name, how
         device = setup(threads)
         model, self.card = load_model(folder)
         if dataset:

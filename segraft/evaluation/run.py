@@ -91,15 +91,20 @@ def score(
         UserError: the split has no labelled pixel, or nothing links the model's classes with the dataset's.
     """
     packed = PackedDataset(dataset)
+    return score_predictor(Predictor(model_folder, threads, packed.card, how), packed, split, batch_size)
+
+
+def score_predictor(predictor: Predictor, packed: PackedDataset, split: str, batch_size: int) -> Scores:
+    """As `score`, by a predictor that answers in the dataset's classes; what it adapts to the split stays so."""
+    dataset = packed.location
     if not len(packed.split(split)):
         raise UserError(f"{dataset}: split {split} has no samples; a model can only be scored on labelled images")
-    predictor = Predictor(model_folder, threads, packed.card, how)
     predictor.adapt(packed.split(split), batch_size)
     classes, ignore_index = len(packed.card.classes), packed.card.ignore_index
     seen: list[tuple[str, tuple[str, ...], str]] = []
     counts: dict[str, scores.Counts] = {}
     total = np.zeros((classes, classes), np.int64)
-    for batch in batches(_noted(packed.split(split), seen, f"score {model_folder.name}"), batch_size):
+    for batch in batches(_noted(packed.split(split), seen, f"score {predictor.name}"), batch_size):
         for sample, mask in zip(batch, predictor([s.image for s in batch]), strict=True):
             matrix = confusion(sample.mask, mask, classes, ignore_index)
             total += matrix

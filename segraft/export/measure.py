@@ -56,17 +56,15 @@ def measure(
 
     Args:
         reference: what the others are to agree with.
-        runtimes: by name.
+        runtimes: by name; warm, that is, they have answered an image of the first one's size.
         samples: labelled images.
 
     Returns:
-        The reference's tally and theirs. Each runtime sees the first image once before it is timed.
+        The reference's tally and theirs.
     """
     classes = len(reference.card.classes)
     theirs = {name: Tally(ConfusionMatrix(classes)) for name in runtimes}
     ours = Tally(ConfusionMatrix(classes))
-    for runtime in (reference, *runtimes.values()):
-        runtime.predict(samples[0].image[None])
     for sample in progress(samples, "compare runtimes"):
         wanted, seconds = _timed(reference, sample)
         ours.add(sample, wanted, wanted, seconds)

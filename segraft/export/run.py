@@ -39,7 +39,7 @@ EVERY = 4
 def export(export: Export, finetuned: Path, dataset: Path, exported: Path) -> Metrics:
     """See `segraft.steps.export`."""
     packed = PackedDataset(dataset)
-    _same_classes(finetuned, packed.card, dataset)
+    same_classes(finetuned, packed.card, dataset)
     split = "val" if len(packed.split("val")) else "train"
     samples = Spread(packed.split(split), export.images)
     exported.mkdir(parents=True)
@@ -61,11 +61,15 @@ def export(export: Export, finetuned: Path, dataset: Path, exported: Path) -> Me
     )
     _write(exported, draft)
     runtimes, failed = answering(exported, names, export.threads, samples[0].image)
-    truth, tallies = measure(Eager(exported, export.threads, "fp32"), runtimes, samples)
+    eager = runtimes[TORCH]
+    assert isinstance(eager, Eager)
+    reference = eager.in_fp32()
+    reference.predict(samples[0].image[None])
+    truth, tallies = measure(reference, runtimes, samples)
     measured = judge(export, truth, tallies, {name: size_mb(exported, name) for name in runtimes})
     chosen, why = choose(measured)
-    reference = reference_of(runtimes[chosen], packed.split("train"), export.images)
-    changes = {"runtimes": measured, "chosen": chosen, "why": why, "reference": reference}
+    seen = reference_of(runtimes[chosen], packed.split("train"), export.images)
+    changes = {"runtimes": measured, "chosen": chosen, "why": why, "reference": seen}
     changes |= {
         "unavailable": unavailable | failed,
         "measured_on": _circumstances(split, samples, packed.card, export.threads, truth),
@@ -98,7 +102,7 @@ def write_files(folder: Path, runtimes: Sequence[str], calibration: Sequence[Pac
 def answering(
     folder: Path, names: Sequence[str], threads: int, image: NDArray[np.uint8]
 ) -> tuple[dict[str, Runtime], dict[str, str]]:
-    """The runtimes that answer an (H, W, 3) uint8 image, and for the others why not.
+    """The runtimes that answer an (H, W, 3) uint8 image, warm by it, and for the others why not.
 
     Raises:
         Exception: PyTorch itself fails.
@@ -185,7 +189,8 @@ def size_mb(folder: Path, runtime: str) -> float:
     return sum((folder / file).stat().st_size for file in FILES[runtime] or (WEIGHTS,)) / 1e6
 
 
-def _same_classes(finetuned: Path, dataset: DatasetCard, location: Path) -> None:
+def same_classes(finetuned: Path, dataset: DatasetCard, location: Path) -> None:
+    """Refuse a model folder that has other classes than the packed dataset at `location`."""
     known, wanted = [c.name for c in read_card(finetuned).classes], [c.name for c in dataset.classes]
     if known != wanted:
         raise UserError(f"{finetuned}: knows {known}, {location} has {wanted}; the gate needs images of its classes")

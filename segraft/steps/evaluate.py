@@ -34,23 +34,26 @@ def evaluate(
         plots: folder of the tables and images that DVC plots.
     """
     from segraft.checkpoint import read_card
+    from segraft.data.packed import PackedDataset
     from segraft.evaluation.examples import examples
     from segraft.evaluation.history import read_logs
     from segraft.evaluation.plots import write_plots
+    from segraft.evaluation.predict import Predictor
     from segraft.evaluation.report import render
-    from segraft.evaluation.run import score
+    from segraft.evaluation.run import score_predictor
     from segraft.evaluation.summary import metrics, summarize
 
     folders = {"source": pretrained, "scratch": baseline, "transferred": finetuned}
     if read_card(pretrained).provenance.get("steps") == 0:
         print("the pretrained model was not trained: there is no source to compare with")
         del folders["source"]
+    packed = PackedDataset(dataset)
+    predictors = {name: Predictor(path, evaluate.threads, packed.card, evaluate) for name, path in folders.items()}
     results = {
-        model: score(folder, dataset, "test", evaluate.batch_size, evaluate.threads, evaluate)
-        for model, folder in folders.items()
+        name: score_predictor(predictor, packed, "test", evaluate.batch_size) for name, predictor in predictors.items()
     }
     summary = summarize(results)
-    shown = examples(dataset, results, folders, evaluate.examples, evaluate.threads, evaluate)
+    shown = examples(packed, results, predictors, evaluate.examples)
     training = read_logs(logs)
     write_json(scores, summary)
     write_plots(plots, results, training, shown)

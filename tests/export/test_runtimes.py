@@ -45,7 +45,7 @@ def test_compiled_agrees_with_eager(exported):
 
 
 def agrees_at_any_size(folder, name, least):
-    truth, runtime = Eager(folder, 1, "fp32"), open_runtime(folder, name, 1)
+    truth, runtime = Eager(folder, 1).in_fp32(), open_runtime(folder, name, 1)
     assert (runtime.name, runtime.card, runtime.stride) == (name, truth.card, 32)
     for batch in images((72, 100), (64, 64), (130, 45)):
         found, wanted = runtime.predict(batch, logits=True), truth.predict(batch, logits=True)
@@ -60,7 +60,7 @@ def agrees_at_any_size(folder, name, least):
 
 def test_fp32_logits_are_pytorch_s(exported):
     (batch,) = images((72, 100))
-    wanted = Eager(exported, 1, "fp32").predict(batch, logits=True).logits
+    wanted = Eager(exported, 1).in_fp32().predict(batch, logits=True).logits
     for name in ("onnx-fp32", "openvino-fp32"):
         found = open_runtime(exported, name, 1).predict(batch, logits=True).logits
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3 * np.abs(wanted).max())

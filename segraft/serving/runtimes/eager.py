@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Self
 
 import numpy as np
 import torch
@@ -44,12 +45,11 @@ class Served(nn.Module):
 
 
 class Eager:
-    """A model folder in PyTorch.
+    """A model folder in PyTorch, in bf16 where the hardware multiplies it, as evaluate does.
 
     Args:
         folder: the model folder.
         threads: CPU threads (0: all that the process may use).
-        precision: auto: bf16 where the hardware multiplies it, as evaluate does.
 
     Raises:
         UserError: the folder is not whole.
@@ -58,12 +58,18 @@ class Eager:
     name = "torch"
     stride = MULTIPLE
 
-    def __init__(self, folder: Path, threads: int = 0, precision: Literal["auto", "fp32"] = "auto") -> None:
+    def __init__(self, folder: Path, threads: int = 0) -> None:
         self.device = setup(threads)
         network, self.card = load_model(folder)
         served = Served(network, self.card).eval().to(self.device)
         self._served: Callable[[Tensor], tuple[Tensor, Tensor]] = served.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._autocast = autocast(self.device, precision)
+        self._autocast = autocast(self.device, "auto")
+
+    def in_fp32(self) -> Self:
+        """The same network, not a copy of it, run in float32."""
+        other = copy.copy(self)
+        other._autocast = autocast(self.device, "fp32")
+        return other
 
     @torch.inference_mode()
     def predict(self, images: NDArray[np.uint8], logits: bool = False) -> Prediction:
