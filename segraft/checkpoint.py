@@ -78,7 +78,7 @@ def read_card(folder: Path) -> ModelCard:
     path = folder / CARD
     try:
         values = parse_json(path.read_bytes(), str(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{folder}: not a model folder: it has no {CARD}") from None
     card: ModelCard = build(ModelCard, values, str(path))
     return card

@@ -695,8 +695,14 @@ def build(cls: type[Section], values: Any, where: str) -> Any:
     try:
         return cls.model_validate(values)
     except ValidationError as error:
-        lines = [_complaint(where, detail, cls) for detail in error.errors()]
+        lines = [_complaint(where, detail, cls) for detail in _causes(error.errors())]
         raise UserError("\n".join(lines)) from None
+
+
+def _causes(details: Sequence[Any]) -> list[Any]:
+    """Without the lists that are too short because wrong items were left out of them."""
+    inner = {detail["loc"][:-1] for detail in details}
+    return [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in inner]
 
 
 def _complaint(where: str, detail: Any, cls: type[Section]) -> str:
@@ -706,7 +712,8 @@ def _complaint(where: str, detail: Any, cls: type[Section]) -> str:
         return f"{name}: unknown key; known here: {', '.join(known)}"
     if detail["type"] == "missing":
         return f"{name}: missing; give it a value in params.yaml"
-    return f"{name}: {detail['msg'].removeprefix('Value error, ')} (found {FOUND.repr(detail['input'])})"
+    said = detail["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
+    return f"{name}: {said} (found {FOUND.repr(detail['input'])})"
 
 
 def _known_keys(cls: type[Section], path: Sequence[str | int]) -> list[str]:

@@ -45,6 +45,8 @@ def main(args: argparse.Namespace) -> None:
     for name in ("max_ms", "max_mb"):
         if not getattr(args, name) > 0:
             raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be above 0")
+    if math.isnan(args.max_miou_loss):
+        raise UserError("--max-miou-loss nan: give a number of points")
     params = load_params(args.params, args.set)
     from segraft.compression.search import Budget, Search, compress
 

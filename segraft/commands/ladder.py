@@ -32,14 +32,18 @@ def main(args: argparse.Namespace) -> None:
     """
     params = load_params(args.params, args.set)
 
+    from segraft.checkpoint import read_card
     from segraft.data.packed import PackedDataset
     from segraft.ladder.cells import Data, climb, source_pixels
     from segraft.ladder.report import told, write
     from segraft.ladder.table import outcome
     from segraft.steps import beside
 
-    if not len(PackedDataset(args.target).split("train")):
+    target = PackedDataset(args.target)
+    if not len(target.split("train")):
         raise UserError(f"{args.target}: no train images; a ladder needs a labelled target")
+    if read_card(args.pretrained).provenance.get("dataset") == target.card.fingerprint:
+        raise UserError(f"{args.pretrained}: learned from {args.target} itself; give the source model")
     pixels = source_pixels(args.pretrained, args.source)
     if not pixels:
         raise UserError(f"{args.pretrained}: was not trained on a source; there is nothing to measure the worth of")

@@ -12,7 +12,7 @@ from segraft.evaluation.charts import ticks
 if TYPE_CHECKING:
     from segraft.compression.search import Budget, Candidate
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 400, 60, 150, 30, 50
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM, LINE = 860, 400, 60, 370, 30, 50, 18
 STYLE = (
     "text{font:12px sans-serif;fill:#333}.grid{stroke:#ddd}.front{fill:none;stroke:#2060c0}.limit{stroke:#c03030;"
     "stroke-dasharray:4}.on{fill:#2060c0}.off{fill:#bbb}.best{stroke:#000;stroke-width:2}"
@@ -20,7 +20,10 @@ STYLE = (
 
 
 def draw(candidates: Sequence[Candidate], front: Sequence[Candidate], best: Candidate | None, budget: Budget) -> str:
-    """An SVG document; dots on the front carry their runtime and form, the chosen one has a ring."""
+    """An SVG document; dots on the front have a number that stands beside with their cost, the chosen one has a ring.
+
+    The line joins what is the most accurate at its speed; what is on the front for its size alone lies below it.
+    """
     across = ticks(0, max(c.latency_ms for c in candidates))
     low, high = (100 * f(c.miou for c in candidates) for f in (min, max))
     up = ticks(math.floor(low), high + 0.5)
@@ -40,7 +43,8 @@ def draw(candidates: Sequence[Candidate], front: Sequence[Candidate], best: Cand
     parts.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">ms an image</text>')
     if budget.ms <= across[-1]:
         parts.append(f'<line class="limit" x1="{x(budget.ms)}" x2="{x(budget.ms)}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-    path = " ".join(f"{x(c.latency_ms)},{y(100 * c.miou)}" for c in front)
+    rising = [c for i, c in enumerate(front) if all(c.miou > faster.miou for faster in front[:i])]
+    path = " ".join(f"{x(c.latency_ms)},{y(100 * c.miou)}" for c in rising)
     parts.append(f'<polyline class="front" points="{path}"/>')
     for c in candidates:
         look = ("on" if c in front else "off") + (" best" if c == best else "")
@@ -49,7 +53,13 @@ def draw(candidates: Sequence[Candidate], front: Sequence[Candidate], best: Cand
         cost = f"{c.latency_ms:.1f} ms, {c.size_mb:.1f} MB, {100 * c.miou:.2f}"
         parts.append(f'<circle class="{look}" {place}><title>{escape(f"{name}: {cost}")}</title></circle>')
         if c in front:
-            parts.append(f'<text x="{x(c.latency_ms) + 10}" y="{y(100 * c.miou) + 4}">{escape(name)}</text>')
+            number = front.index(c) + 1
+            parts.append(f'<text x="{x(c.latency_ms) + 8}" y="{y(100 * c.miou) - 8}">{number}</text>')
+            listed = f'x="{WIDTH - RIGHT + 20}" y="{TOP + LINE * number}"'
+            parts.append(f"<text {listed}>{escape(f'{number}  {name}: {cost}')}</text>")
+    parts.append(
+        f'<text x="{WIDTH - RIGHT + 20}" y="{TOP}">what no other beats; grey: beaten, or refused by the gate</text>'
+    )
     size = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
     body = "\n".join(parts)
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><style>{STYLE}</style>\n{body}\n</svg>\n'

@@ -16,7 +16,7 @@ from segraft.compression.chart import draw
 from segraft.compression.recover import Kind, prune_and_recover, teach
 from segraft.data.packed import PackedDataset
 from segraft.errors import UserError
-from segraft.export.run import export
+from segraft.export.run import export, same_classes
 from segraft.models import check_pair
 from segraft.params import Export, Model, Training
 from segraft.serving.runtimes import SERVING
@@ -110,10 +110,11 @@ def compress(search: Search, budget: Budget, folder: Path) -> Candidate:
 
     Raises:
         UserError: nothing fits; the message says what came closest, and the front is written all the same. Or a
-            student's encoder does not go with the model's architecture.
+            student's encoder does not go with the model's architecture, or model and dataset have other classes.
     """
+    same_classes(search.model, PackedDataset(search.dataset).card, search.dataset)
     for student in search.students:
-        check_pair(read_card(search.model).arch, student)
+        _check_student(read_card(search.model).arch, student)
     search = replace(search, export=_on_every_image(search))
     found: list[Candidate] = []
     whole = math.nan
@@ -126,10 +127,18 @@ def compress(search: Search, budget: Budget, folder: Path) -> Candidate:
     fitting = [candidate for candidate in found if candidate.within(budget)]
     best = max(fitting, key=lambda c: (c.miou, -c.latency_ms), default=None)
     _write_front(folder, search, budget, found, front, best)
+    _tell(front)
     if best is None:
         raise UserError(f"nothing fits the budget; {_closest(found, budget)}; see {folder / 'pareto.json'}")
     _write_model(_level(search, best.form, folder / "levels"), best, folder / "model")
     return best
+
+
+def _check_student(arch: str, student: str) -> None:
+    try:
+        check_pair(arch, student)
+    except UserError as error:  # it names the section model, and this encoder came from a flag
+        raise UserError(f"--students: {str(error).partition(': ')[2]}") from None
 
 
 def _on_every_image(search: Search) -> Export:
@@ -146,31 +155,38 @@ def pareto(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _level(search: Search, form: Form, levels: Path) -> Path:
-    """The exported model folder of one form, made unless it is there."""
-    final = levels / f"{form.student or f'{search.kind}-{form.share:g}'}-{(key := _key(search, form))}"
-    if not final.exists():
+    """The exported model folder of one form, made unless it is there; other runtimes or gates train nothing anew."""
+    place = levels / f"{form.student or f'{search.kind}-{form.share:g}'}-{_key(search, form)}"
+    trained, exported = place / "model", place / f"exported-{_digest(search.export.model_dump(mode='json'))}"
+    if not trained.exists():
         print(f"making {form}")
-        work = levels / f".work-{key}"
-        paths = (work / "run", work / "model")
-        if form.student:
-            teach(search.model, search.dataset, form.student, search.start, search.training, *paths)
-        else:
-            prune_and_recover(search.model, search.dataset, form.share, search.kind, search.training, *paths)
-        with beside(final) as made:
-            export(search.export, work / "model", search.dataset, made)
+        work = place / ".work"
+        with beside(trained) as made:
+            if form.student:
+                teach(search.model, search.dataset, form.student, search.start, search.training, work, made)
+            else:
+                prune_and_recover(search.model, search.dataset, form.share, search.kind, search.training, work, made)
         remove(work)
-    return final
+    if not exported.exists():
+        print(f"measuring {form}")
+        with beside(exported) as made:
+            export(search.export, trained, search.dataset, made)
+    return exported
 
 
 def _key(search: Search, form: Form) -> str:
-    """Digest of all that decides what becomes of a form."""
+    """Digest of all that decides what a form learns."""
     training = search.training
     facts: list[Any] = [read_card(search.model).weights_sha256, PackedDataset(search.dataset).card.fingerprint]
-    facts += [asdict(form), search.kind, training.model_dump(mode="json"), search.export.model_dump(mode="json")]
+    facts += [asdict(form), search.kind, training.model_dump(mode="json")]
     if form.student:
         facts.append(search.start.model_dump(mode="json"))
     elif training.distill.teacher not in (None, "pretrained"):
         facts.append(read_card(Path(training.distill.teacher)).weights_sha256)
+    return _digest(facts)
+
+
+def _digest(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 
@@ -180,6 +196,13 @@ def _candidates(card: ServingCard, form: Form, whole: float) -> list[Candidate]:
         for name, of in card.runtimes.items()
         if of.miou is not None
     ]
+
+
+def _tell(front: Sequence[Candidate]) -> None:
+    print(f"\n{'what no other beats':<40}{'ms':>8}{'MB':>8}{'mIoU':>8}{'lost':>8}")
+    for c in front:
+        name = f"{c.runtime}, {c.form}"
+        print(f"{name:<40}{c.latency_ms:>8.1f}{c.size_mb:>8.1f}{100 * c.miou:>8.2f}{c.miou_loss:>8.2f}")
 
 
 def _closest(candidates: Sequence[Candidate], budget: Budget) -> str:

@@ -98,7 +98,11 @@ def climb(data: Data) -> list[Result]:
     wanted = cells(data.params)
     for cell in wanted:
         settings(cell.rung, data.params.finetune, cell.seed)
-    return [result for cell in progress(wanted, "ladder", unit="cell") if (result := _result(cell, data))]
+    results = []
+    for cell in progress(wanted, "ladder", unit="cell"):  # a comprehension would leave the bar open on an error
+        if result := _result(cell, data):
+            results.append(result)
+    return results
 
 
 def _result(cell: Cell, data: Data) -> Result | None:
@@ -212,11 +216,11 @@ def _untrained(training: Finetune, params: Params) -> Pretrain:
 
 
 def source_pixels(pretrained: Path, source: Path) -> int:
-    """Pixels that the source model was trained on: steps × batch × crop, from its own card."""
+    """Pixels that the source model was trained on: steps × batch × crop, from its own card; 0 if it does not say."""
     provenance = read_card(pretrained).provenance
-    crop = PackedDataset(source).card.crop
-    steps, batch = int(provenance["steps"]), int(provenance["training"]["batch_size"])
-    return steps * batch * math.prod(crop)
+    if not (steps := int(provenance.get("steps", 0))):
+        return 0
+    return steps * int(provenance["training"]["batch_size"]) * math.prod(PackedDataset(source).card.crop)
 
 
 def by_rung(results: list[Result]) -> Iterator[tuple[RungName, list[Result]]]:

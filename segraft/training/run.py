@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +136,19 @@ def _initialise(
     print(f"grafted {kept} of {len(network.state_dict())} tensors from {pretrained}")
     loaded = {entry.tensor: entry for entry in foreign if entry.outcome == "kept"}
     report = [e if e.outcome in FILLED else loaded.get(e.tensor, e) for e in grafted]
+    for line in _told(report):
+        print(f"  {line}")
+    return origin or f"pretrained {parent.weights_sha256[:12]}", report
+
+
+def _told(report: list[Graft]) -> Iterator[str]:
+    """What was not simply kept, tensors of one fate together."""
+    fates = dict[tuple[str, str], list[str]]()
     for entry in report:
         if entry.outcome != "kept":
-            print(f"  {entry.tensor}: {entry.outcome}: {entry.why}")
-    return origin or f"pretrained {parent.weights_sha256[:12]}", report
+            fates.setdefault((entry.outcome, entry.why), []).append(entry.tensor)
+    for (outcome, why), (first, *others) in fates.items():
+        yield f"{first}{f' and {len(others)} more' if others else ''}: {outcome}: {why}"
 
 
 def teacher_of(

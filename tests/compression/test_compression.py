@@ -215,7 +215,18 @@ def test_the_drawing_holds_every_candidate_and_no_address():
     root = ET.fromstring(svg)
     names = [element.tag.rpartition("}")[2] for element in root.iter()]
     assert names.count("circle") == 3 and "b" not in names
+    texts = [element.text for element in root.iter() if element.tag.endswith("}text")]
+    assert (
+        "1  a, 0 % pruned: 10.0 ms, 10.0 MB, 50.00" in texts and "2  <b>, 0 % pruned: 1.0 ms, 10.0 MB, 50.00" in texts
+    )
     assert [address for address in svg.split('"') if "://" in address] == ["http://www.w3.org/2000/svg"]
+
+
+def test_the_line_of_the_drawing_joins_what_is_the_most_accurate_at_its_speed():
+    front = [candidate(latency_ms=ms, miou=miou) for ms, miou in ((1, 0.2), (2, 0.4), (3, 0.3), (4, 0.5))]
+    line = draw(front, front, None, Budget()).partition('points="')[2].partition('"')[0].split()
+    heights = [float(point.partition(",")[2]) for point in line]
+    assert len(line) == 3 and heights == sorted(heights, reverse=True)
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +259,7 @@ def test_the_search_keeps_the_budget_and_the_model_serves(searched):
 @pytest.mark.slow
 def test_a_loss_is_measured_on_all_of_val(searched, folders):
     _, _, out = searched
-    whole = next((out / "levels").glob("channels-0-*"))
+    whole = next((out / "levels").glob("channels-0-*/exported-*"))
     card = read_serving_card(whole)
     assert card.measured_on["images"] == 3 > KNOBS["images"]
     assert card.measured_on["fp32"]["miou"] == pytest.approx(score(whole, folders / "packed", "val", 1).miou, abs=0.01)
@@ -270,6 +281,29 @@ def test_another_budget_trains_nothing_and_one_that_nothing_fits_says_what_comes
     assert {path: path.stat().st_mtime_ns for path in (out / "levels").rglob("*.safetensors")} == before
 
 
+@pytest.mark.slow
+def test_another_gate_measures_anew_and_trains_nothing(searched, capsys):
+    search, _, out = searched
+    trained = {path: path.stat().st_mtime_ns for path in (out / "levels").glob("*/model/*")}
+    gate = search.export.model_copy(update={"min_agreement": 0.0})
+    best = compress(replace(search, export=gate, students=()), Budget(), out)
+    said = capsys.readouterr().out
+    assert "measuring 50 % pruned" in said and "making" not in said
+    assert f"{best.runtime}, {best.form}" in said.partition("what no other beats")[2]
+    assert {path: path.stat().st_mtime_ns for path in (out / "levels").glob("*/model/*")} == trained
+
+
+def test_a_model_of_other_classes_is_refused_by_its_own_name(folders, training, tmp_path):
+    network, card = load_model(folders / "model")
+    others = tuple(c.model_copy(update={"name": f"{c.name}s"}) for c in card.classes)
+    save_model(tmp_path / "other", network, card.model_copy(update={"classes": others}))
+    gate = Export(runtimes=("torch",), **KNOBS)
+    search = Search(tmp_path / "other", folders / "packed", (), "channels", (), START, training, gate)
+    with pytest.raises(UserError, match=r"other: knows \[.*s'\], .*packed has"):
+        compress(search, Budget(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_pruned_costs_less_arithmetic(folders):
     network, _ = load_model(folders / "model")
     narrow, _ = load_model(folders / "model")
@@ -288,7 +322,9 @@ def test_pruned_costs_less_arithmetic(folders):
     [
         (["--levels", "1.5"], "each must be at least 0 and below 1"),
         (["--max-ms", "0"], "--max-ms 0.0: must be above 0"),
-        (["--students", "resnet19"], "'resnet19': unknown; choose one of"),
+        (["--max-miou-loss", "nan"], "--max-miou-loss nan: give a number"),
+        (["--students", "resnet19"], "segraft compress: --students: 'resnet19': unknown; choose one of"),
+        (["--model", "params.yaml"], "params.yaml: not a model folder"),
     ],
 )
 def test_bad_flags(flags, message, folders):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from segraft.checkpoint import load_model
+from segraft.checkpoint import load_model, save_model
 from segraft.commands import ladder as command
 from segraft.data.packed import CARD, DatasetCard, PackedDataset, ShardWriter
 from segraft.errors import UserError
@@ -327,6 +327,29 @@ def test_a_source_that_taught_nothing_is_refused(target, discs, tmp_path):
     )
     with pytest.raises(UserError, match="not trained on a source"):
         command.main(args)
+
+
+def test_a_model_that_knows_the_target_is_no_source(target, discs, tmp_path):
+    paths = {"dataset": target, "work": tmp_path / "work", "weights": tmp_path / "model", "log": tmp_path / "log"}
+    run("pretrain", {"model": MODEL, "pretrain": SHORT}, paths)
+    args = SimpleNamespace(
+        params=ROOT / "params.yaml", set=[], source=discs, target=target, pretrained=tmp_path / "model"
+    )
+    with pytest.raises(UserError, match=r"model: learned from .* itself; give the source model"):
+        command.main(args)
+
+
+def test_a_model_that_does_not_say_how_it_was_trained_taught_nothing(pretrained, discs, tmp_path):
+    network, card = load_model(pretrained)
+    save_model(tmp_path, network, card.model_copy(update={"provenance": {}}))
+    assert source_pixels(tmp_path, discs) == 0 < source_pixels(pretrained, discs)
+
+
+def test_an_error_stands_on_a_line_of_its_own(target, pretrained, tmp_path, capsys):
+    broken = SMALL.model_copy(update={"model": SMALL.model.model_copy(update={"arch": "unett"})})
+    with pytest.raises(UserError, match="'unett': unknown"):
+        climb(Data(broken, target, pretrained, 1, tmp_path))
+    assert capsys.readouterr().err.endswith("\n")
 
 
 def test_the_dvc_stage_is_not_in_the_pipeline_and_names_real_paths():

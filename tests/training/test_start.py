@@ -48,10 +48,12 @@ def test_another_encoder_comes_from_the_weights_and_only_the_rest_is_grafted(tmp
     assert {entry["outcome"] for entry in log_of(tmp_path)["graft"]} == {"kept"}
 
 
-def test_another_encoder_that_starts_by_chance_is_not_held_to_where_it_started(tmp_path, discs, untrained):
+def test_another_encoder_that_starts_by_chance_is_not_held_to_where_it_started(tmp_path, discs, untrained, capsys):
     finetune(tmp_path, discs, untrained["resnet18"], WIDER, epochs=0)
     graft = [entry for entry in log_of(tmp_path)["graft"] if entry["tensor"].startswith("encoder.")]
     assert {(e["outcome"], e["why"]) for e in graft} == {("skipped", "another encoder")}
+    told = [line for line in capsys.readouterr().out.splitlines() if "another encoder" in line]
+    assert told == [f"  {graft[0]['tensor']} and {len(graft) - 1} more: skipped: another encoder"]
 
 
 def test_a_pruned_model_is_fine_tuned_as_narrow_as_it_is(tmp_path, discs, pruned):
