@@ -746,15 +746,23 @@ def change(params: Params, section: str, changes: Sequence[str]) -> Params:
 
 
 def _override(values: dict[str, Any], override: str) -> None:
+    (*parents, key), value = parse_override(values, override)
+    for parent in parents:
+        values = values[parent]
+    values[key] = value
+
+
+def parse_override(values: Mapping[str, Any], override: str) -> tuple[list[str], Any]:
+    """Keys, outermost first, and value of `section.key=value`; the keys must be in `values`."""
     dotted, found, text = override.partition("=")
     if not found:
         raise UserError(f"-S {override}: expected section.key=value")
-    *parents, key = dotted.split(".")
-    for parent in parents:
-        values = values.get(parent) if isinstance(values, dict) else None  # type: ignore[assignment]
-    if not isinstance(values, dict) or key not in values:
-        raise UserError(f"-S {override}: params.yaml has no {dotted}")
-    values[key] = _parse_yaml(text, f"-S {override}")
+    keys, node = dotted.split("."), values
+    for key in keys:
+        if not isinstance(node, Mapping) or key not in node:
+            raise UserError(f"-S {override}: params.yaml has no {dotted}")
+        node = node[key]
+    return keys, _parse_yaml(text, f"-S {override}")
 
 
 def as_section(name: str, values: Section | Mapping[str, Any] | str) -> Section:

@@ -18,6 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--params", type=Path, default=Path("params.yaml"), help="the knobs to start from (params.yaml)"
     )
+    parser.add_argument("-S", "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one knob")
     parser.add_argument("--source", type=Path, default=Path("data/packed/source"), help="the packed source dataset")
     parser.add_argument("--target", type=Path, default=Path("data/packed/target"), help="the packed target dataset")
     parser.add_argument("--manifest", type=Path, default=Path("data/manifest"), help="folder of the manifests")
@@ -36,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
     """
     if args.minutes is not None and not args.minutes > 0:
         raise UserError(f"--minutes {args.minutes:g}: give a number above 0")
-    params = load_params(args.params)
+    params = load_params(args.params, args.set)
     for path, made_by in ((args.manifest / "target.parquet", "validate"), (args.pretrained, "pretrain")):
         if not path.exists():
             raise UserError(f"{path}: not found; run the {made_by} step")
@@ -51,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
     packed_crop = target.card.crop
     manifest = read_manifest(args.manifest, "target")
     made = plan(Inputs(params, PackedDataset(args.source), target, manifest, args.pretrained), args.minutes)
-    write_text(args.plan, commented(args.params.read_text(encoding="utf-8"), made.choices))
+    write_text(args.plan, commented(args.params.read_text(encoding="utf-8"), made.choices, args.set))
     write_json(args.plan.with_suffix(".json"), made.as_json())
     for choice in changes(params, made.choices):
         print(f"{choice.knob}: {choice.value}  # {choice.why} [{choice.source}]")

@@ -67,6 +67,8 @@ class Facts:
     """pixels that training may see"""
     crop: tuple[int, int] = (0, 0)
     batch: int = 0
+    capped: bool = False
+    """a larger batch would be faster, but leave fewer steps than the data wants of as many pixels as now"""
     images_per_second: float = 0.0
     fastest: float = 0.0
     """images a second at the best batch size"""

@@ -20,7 +20,7 @@ from segraft.planning.distance import domain_distance
 from segraft.planning.facts import Facts, measure
 from segraft.planning.machine import NoStore, Probe, Trial, bare, best_batch, try_batches
 from segraft.planning.rate import Range, range_test
-from segraft.planning.rules import DATA, LEAST_BATCH, MACHINE, RATE, Choice, decide
+from segraft.planning.rules import DATA, LEAST_BATCH, MACHINE, RATE, Choice, decide, short
 from segraft.training.batchnorm import norms
 from segraft.training.distributed import World
 from segraft.training.transfer import graft, links
@@ -83,24 +83,45 @@ def plan(inputs: Inputs, minutes: float | None) -> Plan:
         return Probe(model.to(device), card, target, bare(training, steps), device, NoStore(), World(device))
 
     trials = try_batches(make, chosen(params, choices).finetune, facts.images, device)
-    best = best_batch(trials, LEAST_BATCH)
-    area = math.prod(crop)
-    compute = seen if minutes is None else round(60 * minutes * best.images_per_second * area)
-    fastest = max(trial.images_per_second for trial in trials)
-    facts = replace(
-        facts,
-        crop=tuple(crop),
-        batch=best.batch,
-        images_per_second=best.images_per_second,
-        fastest=fastest,
-        compute=compute,
-        steps=compute // (area * best.batch),
-    )
+    facts = replace(facts, crop=tuple(crop), fastest=max(trial.images_per_second for trial in trials))
+    if minutes is None:
+        facts = batch_of_pixels(facts, trials, seen, params.finetune.batch_size)
+    else:
+        facts = batch_of_minutes(facts, trials, minutes)
     choices += decide(MACHINE, facts)
     found = range_test(make, chosen(params, choices).finetune)
     facts = replace(facts, lr=found.chosen, lr_why=found.why)
     choices += decide(RATE, facts)
     return Plan(facts, tuple(choices), tuple(trials), found, device.type, torch.get_num_threads())
+
+
+def batch_of_minutes(facts: Facts, trials: Sequence[Trial], minutes: float) -> Facts:
+    """The facts with the best batch, and what it can do in that time."""
+    best = best_batch(trials, LEAST_BATCH)
+    return _with_batch(facts, best, round(60 * minutes * best.images_per_second * math.prod(facts.crop)))
+
+
+def batch_of_pixels(facts: Facts, trials: Sequence[Trial], pixels: int, now: int) -> Facts:
+    """The facts with the best batch, or with `now`'s if the better one would leave fewer steps than the data wants.
+
+    Args:
+        facts: with the crop.
+        trials: of batch sizes, rising.
+        pixels: that training may see.
+        now: batch size of the params.
+    """
+    best, most = best_batch(trials, LEAST_BATCH), max(LEAST_BATCH, now)
+    found = _with_batch(facts, best, pixels)
+    if best.batch <= most or not short(found):
+        return found
+    smaller = [trial for trial in trials if trial.batch <= most]
+    return replace(_with_batch(facts, smaller[-1], pixels), capped=True)
+
+
+def _with_batch(facts: Facts, trial: Trial, pixels: int) -> Facts:
+    steps = pixels // (math.prod(facts.crop) * trial.batch)
+    speed = trial.images_per_second
+    return replace(facts, compute=pixels, batch=trial.batch, images_per_second=speed, steps=steps)
 
 
 def starting_network(inputs: Inputs) -> tuple[nn.Module, ModelCard]:

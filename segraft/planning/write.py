@@ -9,7 +9,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.representer import RoundTripRepresenter
 
+from segraft.params import parse_override
 from segraft.planning.rules import Choice
 from segraft.steps import write_bytes
 
@@ -17,26 +20,54 @@ WIDE = 1 << 16
 """Column at which ruamel.yaml would break a line; a comment must not be broken."""
 
 
-def commented(text: str, choices: Sequence[Choice]) -> str:
-    """A params file's text with the choices in it, each with its reason behind it; all else stays as it is."""
+def commented(text: str, choices: Sequence[Choice], overrides: Sequence[str] = ()) -> str:
+    """A params file's text with the choices in it, each with its reason behind it; all else stays as it is.
+
+    Args:
+        text: of the params file.
+        choices: what was decided.
+        overrides: `section.key=value`, set before the choices.
+    """
     yaml = YAML()
+    yaml.Representer = _Representer
     yaml.preserve_quotes, yaml.width = True, WIDE
+    yaml.indent(mapping=2, sequence=4, offset=2)
     content = yaml.load(text)
+    for override in overrides:
+        keys, value = parse_override(content, override)
+        _set(content, keys, value)
     for choice in choices:
-        *parents, key = choice.knob.split(".")
-        path = [content]
-        for parent in parents:
-            path.append(path[-1][parent])
-        path[-1][key] = _plain(choice.value)
-        place, name = path[-1], key
+        keys = choice.knob.split(".")
+        path = _set(content, keys, choice.value)
+        place, name = path[-1], keys[-1]
         if place.fa.flow_style():  # a comment cannot stand inside braces
-            place, name = path[-2], parents[-1]
+            place, name = path[-2], keys[-2]
         if name in place.ca.items:
             del place.ca.items[name]
         place.yaml_add_eol_comment(f"{choice.why} [{choice.source}]", name)
     stream = io.StringIO()
     yaml.dump(content, stream)
     return stream.getvalue()
+
+
+def _set(content: CommentedMap, keys: Sequence[str], value: Any) -> list[CommentedMap]:
+    """Set a value; returns the mappings on the way to it, outermost first."""
+    path = [content]
+    for key in keys[:-1]:
+        path.append(path[-1][key])
+    path[-1][keys[-1]] = _plain(value)
+    return path
+
+
+class _Representer(RoundTripRepresenter):
+    """Writes null as such: ruamel.yaml would leave its place empty, in lines that nobody asked it to change."""
+
+    def null(self, value: None) -> ScalarNode:
+        """None, as a node."""
+        return self.represent_scalar("tag:yaml.org,2002:null", "null")
+
+
+_Representer.add_representer(type(None), _Representer.null)
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,7 @@ from segraft.params import load_params
 from segraft.planning.distance import kid
 from segraft.planning.facts import measure, objects
 from segraft.planning.machine import Trial, best_batch
+from segraft.planning.plan import batch_of_minutes, batch_of_pixels
 from segraft.planning.rules import DATA, MACHINE, RATE, RULES, decide
 from segraft.planning.write import commented
 from segraft.steps import run
@@ -126,6 +127,8 @@ def test_the_crop_holds_typical_objects_and_stays_within_the_image(facts, size, 
         ({"images": 1000}, "steps_per_epoch", 500),
         ({}, "epochs", 10),
         ({"steps": 3}, "epochs", 3),
+        ({"steps": 59}, "epochs", 8),
+        ({"steps": 59}, "steps_per_epoch", 7),
         ({}, "warmup", "linear"),
     ],
 )
@@ -151,6 +154,19 @@ def test_the_smallest_batch_that_is_as_fast_as_any_is_taken():
     assert best_batch(trials, 4).batch == 8 and best_batch(trials[:1], 4).batch == 2
 
 
+def test_a_short_budget_of_pixels_keeps_the_batch_that_leaves_it_more_steps(facts):
+    trials = [Trial(2, 5.0, 1), Trial(4, 7.0, 1), Trial(8, 10.0, 1), Trial(16, 10.0, 1)]
+    known = facts(crop=(64, 64))
+    few, many = 100 * 4 * 64 * 64, 600 * 8 * 64 * 64
+    found = batch_of_pixels(known, trials, few, 4)
+    assert (found.batch, found.steps, found.images_per_second, found.capped) == (4, 100, 7.0, True)
+    assert "fewer steps" in next(c.why for c in decide(MACHINE, found) if c.knob == "finetune.batch_size")
+    assert [batch_of_pixels(known, trials, few, now).batch for now in (1, 8, 16)] == [4, 8, 8]
+    assert batch_of_pixels(known, trials, many, 4).batch == 8  # 600 steps are enough
+    in_time = batch_of_minutes(known, trials, 1)
+    assert (in_time.batch, in_time.steps, in_time.capped) == (8, 60 * 10 // 8, False)
+
+
 def arguments(tmp_path, pretrained, look=PLAIN):
     data = PackedDataset(pack(tmp_path, look))
     manifest(data).to_parquet(tmp_path / "target.parquet")
@@ -166,6 +182,7 @@ def arguments(tmp_path, pretrained, look=PLAIN):
         target=tmp_path,
         manifest=tmp_path,
         pretrained=pretrained,
+        set=[],
         minutes=None,
         plan=tmp_path / "plan.yaml",
     )
@@ -200,8 +217,13 @@ def test_comments_stand_in_the_file_and_nothing_else_changes(facts):
     text = (ROOT / "params.yaml").read_text()
     base = {"batch": 4, "images_per_second": 9.0, "fastest": 10.0, "steps": 10_000, "lr": 0.001}
     choices = decide(RULES, facts(Look(unlabelled=9, source=2), FAR, **base))
-    new = commented(text, choices)
+    new = commented(text, choices, ["finetune.weight_decay=0.5", "augment.simulate.night=0.125"])
     before, after = yaml.safe_load(text), yaml.safe_load(new)
+    assert after["finetune"].pop("weight_decay") == 0.5 and after["augment"]["simulate"].pop("night") == 0.125
+    del before["finetune"]["weight_decay"], before["augment"]["simulate"]["night"]
+    lines = {choice.knob.rsplit(".", 1)[-1] for choice in choices} | {"weight_decay", "simulate", "self_train"}
+    for old, now in zip(text.splitlines(), new.splitlines(), strict=True):
+        assert old == now or old.split(":")[0].strip() in lines
     for choice in choices:
         *parents, key = choice.knob.split(".")
         node, old = after, before
@@ -224,7 +246,12 @@ def test_a_model_of_another_network_is_refused(tmp_path, pretrained):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"), [({"minutes": 0.0}, "above 0"), ({"pretrained": ROOT / "no"}, "pretrain step")]
+    ("change", "message"),
+    [
+        ({"minutes": 0.0}, "above 0"),
+        ({"pretrained": ROOT / "no"}, "pretrain step"),
+        ({"set": ["finetune.lrr=1"]}, "params.yaml has no finetune.lrr"),
+    ],
 )
 def test_bad_arguments_are_named(tmp_path, pretrained, change, message):
     args = SimpleNamespace(**vars(arguments(tmp_path, pretrained)) | change)

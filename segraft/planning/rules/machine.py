@@ -11,7 +11,8 @@ SMALL_BATCH = 8
 """Below it, the statistics of BatchNorm are noisy (Wu & He 2018)."""
 SHORT, PASSES = 500, 20
 """BiT-HyperRule's steps for a small dataset, and how often a larger one is seen."""
-EPOCHS = 10
+EPOCHS = (6, 10)
+"""Fewest and most looks at val."""
 
 
 def steps_for(f: Facts) -> int:
@@ -20,8 +21,9 @@ def steps_for(f: Facts) -> int:
 
 
 def epochs_for(f: Facts) -> int:
-    """Ten, or as many as there are steps."""
-    return min(EPOCHS, steps_for(f))
+    """The most of six to ten that leave the fewest steps over, or as many as there are steps."""
+    steps, (least, most) = steps_for(f), EPOCHS
+    return min(range(min(least, steps), min(most, steps) + 1), key=lambda epochs: (steps % epochs, -epochs))
 
 
 def wanted_steps(f: Facts) -> int:
@@ -40,6 +42,13 @@ def spare(f: Facts) -> str:
 
 
 MACHINE = (
+    Rule(
+        "finetune.batch_size",
+        lambda f: f.batch,
+        lambda f: f.capped,
+        lambda f: f"as many pixels as batches of {f.batch} see now: larger ones would leave fewer steps",
+        "Shallue et al. 2019",
+    ),
     Rule(
         "finetune.batch_size",
         lambda f: f.batch,
