@@ -23,6 +23,8 @@ MOST_MASKS = 200
 """Masks that objects are looked for in, evenly spaced over the split."""
 TYPICAL = 75
 """Percentile of the classes whose median object a crop is to hold."""
+STEPS, PASSES = 500, 20
+"""BiT-HyperRule's steps for a small dataset (Kolesnikov et al. 2020), and how often a larger one is seen."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,10 @@ class Objects:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the rules look at; the fields after `noise` are known once the machine was asked."""
+    """What the rules look at.
+
+    The fields after `noise` are known once the machine was asked; until then every budget is short.
+    """
 
     images: int
     groups: int
@@ -85,6 +90,16 @@ class Facts:
     def shifted(self) -> bool:
         """Whether source and target look different to the encoder, beyond chance; unknown counts as different."""
         return self.distance is None or self.noise is None or self.distance > self.noise
+
+    @property
+    def wanted(self) -> int:
+        """Steps that the data is worth: 500, or twenty passes over a larger dataset."""
+        return max(STEPS, PASSES * self.images // max(1, self.batch))
+
+    @property
+    def short(self) -> bool:
+        """Whether the compute allows fewer steps than that."""
+        return self.steps < self.wanted
 
     @property
     def gap(self) -> str:

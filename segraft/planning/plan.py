@@ -20,7 +20,7 @@ from segraft.planning.distance import domain_distance
 from segraft.planning.facts import Facts, measure
 from segraft.planning.machine import NoStore, Probe, Trial, bare, best_batch, try_batches
 from segraft.planning.rate import Range, range_test
-from segraft.planning.rules import DATA, LEAST_BATCH, MACHINE, RATE, Choice, decide, short
+from segraft.planning.rules import DATA, LEAST_BATCH, MACHINE, RATE, Choice, decide
 from segraft.training.batchnorm import norms
 from segraft.training.distributed import World
 from segraft.training.transfer import graft, links
@@ -58,7 +58,7 @@ class Inputs:
 
 
 def plan(inputs: Inputs, minutes: float | None) -> Plan:
-    """Measure, then choose, in three rounds: by the data, by the machine, and by a learning-rate range test.
+    """Measure, then choose, in three rounds: by the data, with what the machine can do, and by a range test of rates.
 
     Args:
         inputs: data, model and the params that are kept where no rule applies.
@@ -88,7 +88,7 @@ def plan(inputs: Inputs, minutes: float | None) -> Plan:
         facts = batch_of_pixels(facts, trials, seen, params.finetune.batch_size)
     else:
         facts = batch_of_minutes(facts, trials, minutes)
-    choices += decide(MACHINE, facts)
+    choices = decide((*DATA, *MACHINE), facts)
     found = range_test(make, chosen(params, choices).finetune)
     facts = replace(facts, lr=found.chosen, lr_why=found.why)
     choices += decide(RATE, facts)
@@ -112,7 +112,7 @@ def batch_of_pixels(facts: Facts, trials: Sequence[Trial], pixels: int, now: int
     """
     best, most = best_batch(trials, LEAST_BATCH), max(LEAST_BATCH, now)
     found = _with_batch(facts, best, pixels)
-    if best.batch <= most or not short(found):
+    if best.batch <= most or not found.short:
         return found
     smaller = [trial for trial in trials if trial.batch <= most]
     return replace(_with_batch(facts, smaller[-1], pixels), capped=True)

@@ -84,7 +84,12 @@ def test_objects_are_connected_components_by_class_without_specks():
     ],
 )
 def test_each_rule_of_the_data_shows(facts, look, distance, knob, value):
-    assert choose(DATA, facts(look, distance))[knob] == value
+    assert choose(DATA, facts(look, distance, batch=4, steps=500))[knob] == value
+
+
+@pytest.mark.parametrize(("knob", "value"), [("freeze", "none"), ("thaw", None), ("layer_decay", 1.0)])
+def test_a_short_budget_keeps_no_layer_waiting(facts, knob, value):
+    assert choose(DATA, facts(distance=FAR, batch=4, steps=499)).get(knob) == value
 
 
 def test_balanced_classes_need_no_weights_and_common_ones_no_crops(facts):

@@ -1,4 +1,4 @@
-"""Rules that the data alone decide: crop, what learns how fast, and the loss."""
+"""Rules that look at the data, and at whether there are steps to spare: crop, what learns how fast, and the loss."""
 
 from __future__ import annotations
 
@@ -46,9 +46,16 @@ DATA = (
     Rule(
         "finetune.freeze",
         is_("gradual"),
-        lambda f: f.images <= FEW and bool(f.source),
+        lambda f: f.images <= FEW and bool(f.source) and not f.short,
         lambda f: f"{f.images} images: the head settles before it pulls at the encoder, which must move: {f.gap}",
         "Howard & Ruder 2018",
+    ),
+    Rule(
+        "finetune.freeze",
+        is_("none"),
+        lambda f: f.short,
+        lambda f: f"{f.images} images; {f.steps} of {f.wanted} steps: layers that wait fall behind",
+        "Li et al. 2020b",
     ),
     Rule(
         "finetune.freeze",
@@ -60,14 +67,14 @@ DATA = (
     Rule(
         "finetune.lora_rank",
         is_(0),
-        lambda f: f.images <= FEW and (not f.shifted or bool(f.source)),
+        lambda f: f.images <= FEW and (not f.shifted or (bool(f.source) and not f.short)),
         lambda f: "the encoder is frozen, at first at least",
         "Hu et al. 2022",
     ),
     Rule(
         "finetune.thaw",
         is_(0.25),
-        lambda f: f.images <= FEW and f.shifted and bool(f.source),
+        lambda f: f.images <= FEW and f.shifted and bool(f.source) and not f.short,
         lambda f: "most of the run is for the whole network",
         "Howard & Ruder 2018",
     ),
@@ -88,11 +95,17 @@ DATA = (
     Rule(
         "finetune.layer_decay",
         is_(0.75),
-        lambda f: f.images <= SOME,
+        lambda f: f.images <= SOME and not f.short,
         lambda f: f"{f.images} images: early layers are general, and move less",
         "Yosinski et al. 2014; Clark et al. 2020",
     ),
-    Rule("finetune.layer_decay", is_(1.0), always, lambda f: f"{f.images} images", "Clark et al. 2020"),
+    Rule(
+        "finetune.layer_decay",
+        is_(1.0),
+        always,
+        lambda f: f"{f.images} images, {f.steps} of {f.wanted} steps: all layers have to get as far as they can",
+        "Clark et al. 2020",
+    ),
     Rule(
         "finetune.l2_sp",
         is_(0.1),

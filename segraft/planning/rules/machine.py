@@ -9,15 +9,13 @@ from segraft.planning.rules.rule import SOME, Rule, always, is_
 LEAST_BATCH = 4
 SMALL_BATCH = 8
 """Below it, the statistics of BatchNorm are noisy (Wu & He 2018)."""
-SHORT, PASSES = 500, 20
-"""BiT-HyperRule's steps for a small dataset, and how often a larger one is seen."""
 EPOCHS = (6, 10)
 """Fewest and most looks at val."""
 
 
 def steps_for(f: Facts) -> int:
     """What the data is worth, as far as the compute goes."""
-    return max(1, min(f.steps, wanted_steps(f)))
+    return max(1, min(f.steps, f.wanted))
 
 
 def epochs_for(f: Facts) -> int:
@@ -26,19 +24,9 @@ def epochs_for(f: Facts) -> int:
     return min(range(min(least, steps), min(most, steps) + 1), key=lambda epochs: (steps % epochs, -epochs))
 
 
-def wanted_steps(f: Facts) -> int:
-    """500, or twenty passes over a larger dataset."""
-    return max(SHORT, PASSES * f.images // max(1, f.batch))
-
-
-def short(f: Facts) -> bool:
-    """Whether the compute allows fewer steps than the data wants."""
-    return f.steps < wanted_steps(f)
-
-
 def spare(f: Facts) -> str:
     """The compute in words."""
-    return f"the compute allows {f.steps} of {wanted_steps(f)} steps on labels alone"
+    return f"the compute allows {f.steps} of {f.wanted} steps on labels alone"
 
 
 MACHINE = (
@@ -95,14 +83,14 @@ MACHINE = (
         "finetune.steps_per_epoch",
         lambda f: steps_for(f) // epochs_for(f),
         always,
-        lambda f: f"{f.images} images want {wanted_steps(f)} steps, the compute allows {f.steps}",
+        lambda f: f"{f.images} images want {f.wanted} steps, the compute allows {f.steps}",
         "Kolesnikov et al. 2020",
     ),
     Rule(
         "finetune.schedule",
         is_("poly"),
-        short,
-        lambda f: f"{f.steps} of {wanted_steps(f)} steps: a short budget is best spent on a straight way down",
+        lambda f: f.short,
+        lambda f: f"{f.steps} of {f.wanted} steps: a short budget is best spent on a straight way down",
         "Li et al. 2020b",
     ),
     Rule(
@@ -115,7 +103,7 @@ MACHINE = (
     Rule(
         "finetune.power",
         is_(1.0),
-        short,
+        lambda f: f.short,
         lambda f: "poly of power 1 is linear",
         "Li et al. 2020b",
     ),
@@ -143,7 +131,7 @@ MACHINE = (
     Rule(
         "finetune.source_share",
         is_(0.25),
-        lambda f: bool(f.mixed) and f.images <= SOME and not short(f),
+        lambda f: bool(f.mixed) and f.images <= SOME and not f.short,
         lambda f: f"{f.mixed} source images are packed with the {f.images} of the target, and there are steps to spare",
         "Hoyer et al. 2022",
     ),
@@ -157,7 +145,7 @@ MACHINE = (
     Rule(
         "finetune.self_train.weight",
         is_(1.0),
-        lambda f: f.unlabelled >= f.images and f.val > 0 and f.steps >= SELF_TRAINED_STEP * wanted_steps(f),
+        lambda f: f.unlabelled >= f.images and f.val > 0 and f.steps >= SELF_TRAINED_STEP * f.wanted,
         lambda f: f"{f.unlabelled} unlabelled images, {f.val} of val to see that it does no harm",
         "Tranheden et al. 2021",
     ),
