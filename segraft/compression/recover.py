@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import torch
+from torch import Tensor, nn
 
-from segraft.checkpoint import load_model, read_card, save_model
-from segraft.compression.prune import prune_channels, prune_weights, sparsity
+from segraft.checkpoint import ModelCard, load_model, read_card, save_model
+from segraft.compression.prune import CRITERION, Kind, prune_channels, prune_weights, sparsity
+from segraft.data.loader import Loader
 from segraft.data.packed import PackedDataset
 from segraft.device import setup
+from segraft.evaluation.predict import network_input
 from segraft.params import Model, Training
 from segraft.steps import remove
 from segraft.training.checkpoints import CheckpointStore
 from segraft.training.loop import Run
+from segraft.training.losses import Loss
 from segraft.training.monitor import stop_wish
 from segraft.training.run import teacher_of, train
 
-Kind = Literal["channels", "weights"]
+BATCHES = 8
+"""Of the train split, that say which channels the loss needs."""
 
 
 def prune_and_recover(
@@ -50,10 +55,13 @@ def prune_and_recover(
             print("without effect: lora_rank, batch_norm: group: a pruned model keeps its layers")
         packed = PackedDataset(dataset)
         teacher = teacher_of(training.distill, model, packed.card, device)
-        channels = prune_channels(network, share) if kind == "channels" else {}
+        network.to(device)
+        losses = _losses(network, card, packed, training, device)
+        channels = prune_channels(network, share, losses) if kind == "channels" else {}
         if kind == "weights":
             prune_weights(network, share)
-        pruned = {"of": card.weights_sha256, "kind": kind, "share": share, "training": training.model_dump(mode="json")}
+        pruned = {"of": card.weights_sha256, "kind": kind, "by": CRITERION[kind], "share": share}
+        pruned["training"] = training.model_dump(mode="json")
         if teacher:
             pruned["teacher"] = teacher[1].weights_sha256
         provenance = card.provenance | {"pruned": pruned}
@@ -61,13 +69,24 @@ def prune_and_recover(
         key = hashlib.sha256(json.dumps(card.model_dump(), sort_keys=True).encode()).hexdigest()
         store = CheckpointStore(work, key)
         kept = frozenset(name for name, _ in network.named_parameters())
-        run = Run(network.to(device), card, packed, training, device, store, kept=kept, teacher=teacher)
+        run = Run(network, card, packed, training, device, store, kept=kept, teacher=teacher)
         with stop_wish() as stop:
             run.fit(stop)
         network.load_state_dict(run.best or network.state_dict())
         store.close(finished=True)
         pruned["sparsity"] = round(sparsity(network), 4)
     save_model(destination, network, card)
+
+
+def _losses(
+    network: nn.Module, card: ModelCard, dataset: PackedDataset, training: Training, device: torch.device
+) -> Iterator[Tensor]:
+    """What the network loses on a few batches, as training would count it."""
+    loader = Loader(dataset, training.batch_size, training.seed)
+    loss = Loss(training, loader.card, card.ignore_index, device, dataset.card.coarse)
+    for batch in loader.batches(0, BATCHES):
+        masks = torch.from_numpy(batch.masks).to(device).long()
+        yield loss(network(network_input(card, list(batch.images), device)), masks)
 
 
 def teach(

@@ -13,7 +13,8 @@ from typing import Any
 
 from segraft.checkpoint import read_card
 from segraft.compression.chart import draw
-from segraft.compression.recover import Kind, prune_and_recover, teach
+from segraft.compression.prune import CRITERION, Kind
+from segraft.compression.recover import prune_and_recover, teach
 from segraft.data.packed import PackedDataset
 from segraft.errors import UserError
 from segraft.export.run import export, same_classes
@@ -178,7 +179,7 @@ def _key(search: Search, form: Form) -> str:
     """Digest of all that decides what a form learns."""
     training = search.training
     facts: list[Any] = [read_card(search.model).weights_sha256, PackedDataset(search.dataset).card.fingerprint]
-    facts += [asdict(form), search.kind, training.model_dump(mode="json")]
+    facts += [asdict(form), search.kind, CRITERION[search.kind], training.model_dump(mode="json")]
     if form.student:
         facts.append(search.start.model_dump(mode="json"))
     elif training.distill.teacher not in (None, "pretrained"):

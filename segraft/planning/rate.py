@@ -37,8 +37,7 @@ STEPS = 500
 """Steps of a run for which the rules of thumb hold. A shorter one needs a higher rate to get as far."""
 HIGHEST = 0.75
 """The rate never is above this share of that at which the loss was lowest: the peak of a schedule that falls to nothing
-is twice what a run learns at on average. On the embedded streets and on CamVid (docs/results-dusk.md) half of it was too
-little."""
+is twice what a run learns at on average. On the embedded streets, half of it was too little."""
 Curve = NDArray[np.float64]
 
 

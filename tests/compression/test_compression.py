@@ -51,6 +51,13 @@ def elements(network):
     return sum(p.numel() for p in network.parameters())
 
 
+def losses(network):
+    """Of a network of two classes, on two images."""
+    for seed in range(2):
+        images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+        yield nn.functional.cross_entropy(network(images), (images[:, 0] > 0).long())
+
+
 @pytest.mark.parametrize(("arch", "encoder"), [("unet", "efficientnet_lite0"), ("deeplabv3plus", "resnet18")])
 def test_pruned_channels_are_gone(arch, encoder, tmp_path, folders):
     torch.manual_seed(0)
@@ -59,9 +66,12 @@ def test_pruned_channels_are_gone(arch, encoder, tmp_path, folders):
         elements(network),
         {n: m.out_channels for n, m in network.named_modules() if isinstance(m, nn.Conv2d)},
     )
-    channels = prune_channels(network, 0.5)
-    assert elements(network) < 0.35 * before
-    assert all(0 < width < widths[name] and width % ROUND_TO == 0 for name, width in channels.items())
+    channels = prune_channels(network, 0.5, losses(network))
+    assert elements(network) < 0.75 * before
+    assert all(0 < width < widths[name] for name, width in channels.items())
+    odd = [width for width in channels.values() if width % ROUND_TO]
+    # In DeepLabV3+ a depthwise convolution reads two layers side by side: what is left of both is rounded together.
+    assert sum(odd) % ROUND_TO == 0 and len(odd) <= (2 if arch == "deeplabv3plus" else 0)
     image = torch.randn(1, 3, 64, 96)
     assert network(image).shape == (1, 2, 64, 96)
     card = read_card(folders / "model").model_copy(update={"arch": arch, "encoder": encoder, "channels": channels})
@@ -71,7 +81,7 @@ def test_pruned_channels_are_gone(arch, encoder, tmp_path, folders):
 
 def test_a_card_that_lies_about_its_widths_is_refused(tmp_path, folders):
     network, card = load_model(folders / "model")
-    channels = prune_channels(network, 0.5)
+    channels = prune_channels(network, 0.5, losses(network))
     name = next(iter(channels))
     for said in ({}, channels | {name: 1}, {key: width for key, width in channels.items() if key != name}):
         save_model(tmp_path, network, card.model_copy(update={"channels": said}))
@@ -79,17 +89,18 @@ def test_a_card_that_lies_about_its_widths_is_refused(tmp_path, folders):
             load_model(tmp_path)
 
 
-def test_the_weakest_channels_go_first(folders):
+def test_the_channels_that_the_loss_misses_least_go_first(folders):
     network, _ = load_model(folders / "model")
-    first = network.get_submodule("decoder")
-    conv = next(m for m in first.modules() if isinstance(m, nn.Conv2d))
+    decoder = network.get_submodule("decoder")
+    conv, norm = (next(m for m in decoder.modules() if isinstance(m, kind)) for kind in (nn.Conv2d, nn.BatchNorm2d))
     with torch.no_grad():
-        conv.weight[::2] *= 1e-3
-    strong = conv.weight[1::2].detach().clone()
-    prune_channels(network, 0.5)
+        norm.weight[::2], norm.bias[::2] = 0, -1  # the ReLU behind it lets nothing through, large as the weights may be
+        conv.weight[::2] *= 10
+    strong = {float(row.norm()) for row in conv.weight[1::2].detach()}
+    prune_channels(network, 0.3, losses(network))
     kept = [float(row.norm()) for row in conv.weight.detach()]
-    assert conv.out_channels == len(strong)
-    assert sum(value > 1e-2 for value in kept) > 0.7 * len(kept)
+    assert len(strong) <= len(kept) < 2 * len(strong)
+    assert strong <= set(kept)
 
 
 def convolution_weights(network):
@@ -127,12 +138,12 @@ def test_training_on_wins_accuracy_back(folders, tmp_path, training):
     scores = {}
     for name, how in {"pruned": training.model_copy(update={"epochs": 0}), "recovered": longer}.items():
         prune_and_recover(
-            folders / "model", folders / "packed", 0.5, "channels", how, tmp_path / f"w-{name}", tmp_path / name
+            folders / "model", folders / "packed", 0.95, "channels", how, tmp_path / f"w-{name}", tmp_path / name
         )
         scores[name] = score(tmp_path / name, folders / "packed", "val", 2).miou
     assert scores["recovered"] > scores["pruned"] + 0.05
     provenance = read_card(tmp_path / "recovered").provenance["pruned"]
-    assert provenance["of"] == read_card(folders / "model").weights_sha256 and provenance["share"] == 0.5
+    assert provenance["of"] == read_card(folders / "model").weights_sha256 and provenance["share"] == 0.95
 
 
 @pytest.mark.parametrize("kind", ["channels", "weights"])
@@ -174,7 +185,7 @@ def test_a_student_has_its_own_encoder_and_learns_from_the_model(folders, tmp_pa
 
 def test_a_student_of_a_pruned_model_is_as_wide_as_its_encoder(folders, tmp_path, training):
     network, card = load_model(folders / "model")
-    pruned = card.model_copy(update={"channels": prune_channels(network, 0.5)})
+    pruned = card.model_copy(update={"channels": prune_channels(network, 0.5, losses(network))})
     save_model(tmp_path / "pruned", network, pruned)
     teach(tmp_path / "pruned", folders / "packed", STUDENT, START, training, tmp_path / "work", tmp_path / "student")
     assert read_card(tmp_path / "student").channels == {}
@@ -234,22 +245,22 @@ def searched(folders, training):
     gate = Export(runtimes=("openvino-fp32",), **(KNOBS | {"max_miou_loss": 100.0, "min_agreement": 0.8}))
     what = ((0.5,), "channels", (STUDENT,))
     search = Search(folders / "model", folders / "packed", *what, START, training, gate)
-    best = compress(search, Budget(mb=10), folders / "out")
+    best = compress(search, Budget(mb=16), folders / "out")
     return search, best, folders / "out"
 
 
 @pytest.mark.slow
 def test_the_search_keeps_the_budget_and_the_model_serves(searched):
     _, best, out = searched
-    assert best.size_mb <= 10 and best.form == Form(0.5)
+    assert best.size_mb <= 16 and best.form == Form(0.5)
     found = json.loads((out / "pareto.json").read_text())
     assert {(c["share"], c["student"], c["runtime"]) for c in found["candidates"]} == {
         (*form, r) for form in ((0.0, ""), (0.5, ""), (0.0, STUDENT)) for r in ("torch", "openvino-fp32")
     }
-    assert found["budget"] == {"ms": None, "mb": 10, "miou_loss": None} and found["chosen"]["runtime"] == best.runtime
+    assert found["budget"] == {"ms": None, "mb": 16, "miou_loss": None} and found["chosen"]["runtime"] == best.runtime
     assert (out / "pareto.svg").read_text().startswith("<svg")
     sizes = {c["share"]: c["size_mb"] for c in found["candidates"] if not c["student"]}
-    assert sizes[0.5] < 0.4 * sizes[0.0]
+    assert sizes[0.5] < 0.7 * sizes[0.0]
     runtime = open_runtime(out / "model")
     image = disc(1).image
     assert runtime.name == best.runtime == read_serving_card(out / "model").chosen
@@ -307,14 +318,14 @@ def test_a_model_of_other_classes_is_refused_by_its_own_name(folders, training, 
 def test_pruned_costs_less_arithmetic(folders):
     network, _ = load_model(folders / "model")
     narrow, _ = load_model(folders / "model")
-    prune_channels(narrow, 0.5)
+    prune_channels(narrow, 0.5, losses(narrow))
     image = torch.randn(1, 3, 256, 512)
     cost = {}
     for name, model in (("whole", network), ("pruned", narrow)):
         with torch.no_grad(), FlopCounterMode(display=False) as flops:
             model(image)
         cost[name] = flops.get_total_flops()
-    assert cost["pruned"] < 0.5 * cost["whole"]
+    assert cost["pruned"] < 0.8 * cost["whole"]
 
 
 @pytest.mark.parametrize(
