@@ -25,7 +25,8 @@ DIVERGED = 1.25
 """Once the smoothed loss is so many times its lowest, the network is lost and later steps say nothing."""
 FALL = 0.05
 """The smoothed loss must fall by this share below the untouched network's, or the test has shown nothing."""
-BOUNDS: Mapping[Literal["sgd", "adam", "adamw"], tuple[float, float]] = {
+Optimizer = Literal["sgd", "adam", "adamw"]
+BOUNDS: Mapping[Optimizer, tuple[float, float]] = {
     "adam": (1e-4, 1e-2),
     "adamw": (1e-4, 1e-2),
     "sgd": (1e-3, 1e-1),
@@ -33,11 +34,12 @@ BOUNDS: Mapping[Literal["sgd", "adam", "adamw"], tuple[float, float]] = {
 """Lowest and highest rate that may be chosen. A step of Adam moves each weight by about the rate, whatever the gradient
 (Kingma & Ba 2015): above 0.01 that is as much as most weights are large, below 0.0001 a run of 500 steps cannot change
 them by more than half of that. SGD's hold what DeepLab, PSPNet, HRNet and BiT were trained with, with room around."""
-STEPS = 500
-"""Steps of a run for which the rules of thumb hold. A shorter one needs a higher rate to get as far."""
-HIGHEST = 0.75
-"""The rate never is above this share of that at which the loss was lowest: the peak of a schedule that falls to nothing
-is twice what a run learns at on average. On the embedded streets, half of it was too little."""
+SHARES: Mapping[Optimizer, float] = {"adam": 0.75, "adamw": 0.75, "sgd": 0.1}
+"""The rate that is chosen, of that at which the loss was lowest. Adam's steps do not grow with the gradient: it goes on
+learning close to that rate, and the peak of a schedule that falls to nothing is twice what a run learns at on average.
+On the embedded streets and on CamVid at dusk, with 100 and with 500 steps, a half or less was too little
+(docs/results-dusk.md). SGD diverges at a rate below it, and takes some steps to show that: a tenth (Howard & Gugger
+2020)."""
 Curve = NDArray[np.float64]
 
 
@@ -48,26 +50,20 @@ class Range:
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     """relative to the untouched network on the same batches: the median of the repetitions, smoothed"""
-    steps: int
-    """of the run that the rate is for"""
-    steepest: float | None
-    """rate at which the loss fell fastest; None, as all below, if it did not fall"""
-    halfway: float | None
-    """rate at which half of the fall was done"""
     lowest: float | None
-    """rate at the lowest loss"""
+    """rate at the lowest loss; None if it did not fall"""
     chosen: float | None
-    """what `choose` made of them, within the optimizer's bounds"""
+    """`share` of it, within the optimizer's bounds; None if the loss did not fall"""
+    share: float
+    """of `SHARES`"""
 
     @property
     def why(self) -> str:
         """In words."""
-        if self.steepest is None or self.halfway is None or self.lowest is None or self.chosen is None:
+        if self.lowest is None or self.chosen is None:
             return "kept: the loss did not fall while the rate rose"
-        wanted = choose(self.steepest, self.halfway, self.lowest, self.steps)
-        said = f"as the rate rose, the loss fell fastest at {self.steepest:.2g}, was halfway down at {self.halfway:.2g}"
-        said += f" and lowest at {self.lowest:.2g}; for {self.steps} steps this gives {wanted:.2g}"
-        return said if wanted == self.chosen else f"{said}, beyond what suits the optimizer"
+        said = f"as the rate rose, the loss was lowest at {self.lowest:.2g}; {self.share:g} of it"
+        return said if self.chosen == self.share * self.lowest else f"{said} is beyond what suits the optimizer"
 
 
 def range_test(make: Make, training: Training) -> Range:
@@ -87,11 +83,11 @@ def range_test(make: Make, training: Training) -> Range:
         factors = [rate / training.lr for rate in rates]
         losses = make(knobs, len(rates)).losses_at(factors, "find the learning rate")
         ratios.append([loss / max(before, 1e-9) for loss, before in zip(losses, untouched, strict=False)])
-    return read_range(rates, ratios, training.epochs * training.steps_per_epoch, (low, high))
+    return read_range(rates, ratios, (low, high), SHARES[training.optimizer])
 
 
 def read_range(
-    rates: Sequence[float], ratios: Sequence[Sequence[float]], steps: int, bounds: tuple[float, float]
+    rates: Sequence[float], ratios: Sequence[Sequence[float]], bounds: tuple[float, float], share: float
 ) -> Range:
     """What a range test says.
 
@@ -99,31 +95,17 @@ def read_range(
         rates: learning rate of each step, rising by a constant factor.
         ratios: of each repetition and step, the loss over the untouched network's; the last of a repetition may be no
             number, and some may be missing: it diverged.
-        steps: of the run that the rate is for.
         bounds: lowest and highest rate to choose.
+        share: what to choose of the rate at the lowest loss.
     """
     curve = _smooth(_median(ratios, len(rates)))
     curve = curve[: _end(curve)]
     shown, losses = tuple(rates[: len(curve)]), tuple(np.exp(curve).tolist())
     bottom = int(curve.argmin()) if len(curve) else 0
     if not bottom or losses[bottom] > 1 - FALL:
-        return Range(shown, losses, steps, None, None, None, None)
-    fall = int(np.diff(curve[: bottom + 1]).argmin())
-    half = int(np.flatnonzero(curve[: bottom + 1] >= curve[bottom] / 2).max(initial=0))
-    steepest, halfway = (math.sqrt(rates[place] * rates[place + 1]) for place in (fall, half))
-    chosen = float(np.clip(choose(steepest, halfway, rates[bottom], steps), *bounds))
-    return Range(shown, losses, steps, steepest, halfway, rates[bottom], chosen)
-
-
-def choose(steepest: float, halfway: float, lowest: float, steps: int) -> float:
-    """The middle one of three rules of thumb, for any of them may hang on a few steps; more for a short run.
-
-    Smith (2017) takes a rate at which the loss falls: here the steepest fall, and the middle of it. Howard & Gugger
-    (2020) take a tenth of the rate at which it is lowest. With fewer than `STEPS` steps the rate rises as the steps
-    fall, so that weights get as far, up to `HIGHEST` of `lowest`.
-    """
-    middle = sorted((steepest, halfway, lowest / 10))[1]
-    return min(middle * max(1.0, STEPS / max(1, steps)), max(middle, HIGHEST * lowest))
+        return Range(shown, losses, None, None, share)
+    chosen = float(np.clip(share * rates[bottom], *bounds))
+    return Range(shown, losses, rates[bottom], chosen, share)
 
 
 def _median(ratios: Sequence[Sequence[float]], steps: int) -> Curve:
