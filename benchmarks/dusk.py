@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.common import machine
+from segraft.checkpoint import WEIGHTS, sha256
 from segraft.data.manifest import read_manifest
 from segraft.data.packed import PackedDataset
 from segraft.ladder.cells import Data, Result, climb, source_pixels
@@ -55,14 +56,14 @@ def prepare(params: Params, folder: Path, work: Path) -> None:
         run("pretrain", {"model": params.model, "pretrain": params.pretrain}, paths | {"log": work / "log"})
 
 
-def planned(params: Params, share: float, work: Path) -> Params:
+def planned(params: Params, share: float, work: Path, source: Path, model: Path) -> Params:
     """The params with the planner's section finetune for a label budget: that of the first seed's images."""
-    name = f"{share:g}-{params.finetune.epochs * params.finetune.steps_per_epoch}"
+    name = f"{share:g}-{params.finetune.epochs * params.finetune.steps_per_epoch}-{sha256(model / WEIGHTS)[:8]}"
     path = work / "plans" / f"{name}.yaml"
     if not path.exists():
         target = PackedDataset(pack_subset(work / "dusk/target", share, params.ladder.seeds[0], work / "plans" / name))
         manifest = read_manifest(work / "manifest", "target")
-        made = plan(Inputs(params, PackedDataset(work / "day/source"), target, manifest, work / "pretrained"), None)
+        made = plan(Inputs(params, PackedDataset(source), target, manifest, model), None)
         write_text(path, commented(PARAMS.read_text(encoding="utf-8"), made.choices))
     chosen = load_params(path).finetune.model_copy(update={"threads": params.finetune.threads})
     return params.model_copy(update={"finetune": chosen})
@@ -72,16 +73,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("work", type=Path)
+    parser.add_argument("--pretrained", type=Path, help="another source model (of the day sequences)")
+    parser.add_argument("--source", type=Path, help="the packed dataset that it learned from")
     parser.add_argument("-S", "--set", action="append", default=[], metavar="SECTION.KEY=VALUE")
     args = parser.parse_args()
     params = load_params(PARAMS, [*RECIPE, *args.set])
+    if bool(args.pretrained) != bool(args.source):
+        parser.error("--pretrained and --source go together")
     prepare(params, args.folder, args.work)
-    pixels = source_pixels(args.work / "pretrained", args.work / "day/source")
-    data = Data(params, args.work / "dusk/target", args.work / "pretrained", pixels, args.work / "ladder")
+    model, source = args.pretrained or args.work / "pretrained", args.source or args.work / "day/source"
+    data = Data(params, args.work / "dusk/target", model, source_pixels(model, source), args.work / "ladder")
     found: dict[tuple[str, float, int], Result] = {}
     for share in params.ladder.labels:
         for rung in params.ladder.rungs:
-            used = planned(params, share, args.work) if rung == "finetune" else params
+            used = planned(params, share, args.work, source, model) if rung == "finetune" else params
             ladder = params.ladder.model_copy(update={"labels": (share,), "rungs": (rung,)})
             results = climb(replace(data, params=used.model_copy(update={"ladder": ladder})))
             found |= {(result.rung, result.share, result.seed): result for result in results}
