@@ -71,6 +71,7 @@ class Facts:
     compute: int = 0
     """pixels that training may see"""
     crop: tuple[int, int] = (0, 0)
+    """of the packed data; then the chosen one"""
     batch: int = 0
     capped: bool = False
     """a larger batch would be faster, but leave fewer steps than the data wants of as many pixels as now"""
@@ -155,6 +156,7 @@ def measure(
         source=source,
         distance=distance[0] if distance else None,
         noise=distance[1] if distance else None,
+        crop=dataset.card.crop,
     )
 
 

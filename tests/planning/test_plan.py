@@ -98,11 +98,19 @@ def test_balanced_classes_need_no_weights_and_common_ones_no_crops(facts):
 
 
 @pytest.mark.parametrize(
-    ("size", "extent", "crop"),
-    [((72, 100), (30, 30), [32, 64]), ((300, 700), (220, 20), [288, 448]), ((20, 40), (9, 9), [32, 32])],
+    ("size", "extent", "now", "crop"),
+    [
+        ((72, 100), (30, 30), (32, 32), [32, 64]),
+        ((300, 700), (220, 20), (32, 32), [288, 448]),
+        ((20, 40), (9, 9), (32, 32), [32, 32]),
+        ((256, 512), (30, 35), (192, 320), [192, 320]),
+        ((64, 100), (9, 9), (192, 320), [64, 96]),
+    ],
 )
-def test_the_crop_holds_typical_objects_and_stays_within_the_image(facts, size, extent, crop):
-    assert choose(DATA, replace(facts(), size=size, extent=extent))["augment.crop"] == crop
+def test_the_crop_holds_typical_objects_stays_within_the_image_and_never_shrinks_for_nothing(
+    facts, size, extent, now, crop
+):
+    assert choose(DATA, replace(facts(), size=size, extent=extent, crop=now))["augment.crop"] == crop
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ def _by(size: tuple[int, int]) -> str:
 
 
 def crop_for(f: Facts) -> list[int]:
-    """Height and width: 5/8 of the image, or one and a half times the typical object; whole 32s within the image."""
-    sides = [max(0.625 * size, 1.5 * extent) for size, extent in zip(f.size, f.extent, strict=True)]
+    """Height and width: the largest of 5/8 of the image, 3/2 of the typical object and now; in 32s within the image."""
+    sides = [max(0.625 * size, 1.5 * extent, now) for size, extent, now in zip(f.size, f.extent, f.crop, strict=True)]
     return [
         int(min(max(32, round(side / 32) * 32), max(32, size // 32 * 32)))
         for side, size in zip(sides, f.size, strict=True)
