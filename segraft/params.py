@@ -713,6 +713,8 @@ def _complaint(where: str, detail: Any, cls: type[Section]) -> str:
     if detail["type"] == "missing":
         return f"{name}: missing; give it a value in params.yaml"
     said = detail["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
+    if detail["type"] == "value_error" and isinstance(detail["input"], Mapping):
+        return f"{name}: {said}"  # of knobs that do not go together, which it names; all of the section would hide it
     return f"{name}: {said} (found {FOUND.repr(detail['input'])})"
 
 

@@ -150,6 +150,7 @@ def test_help_lists_every_step():
         ("ladder.labels=0.5", r"ladder.labels: Input should be a list \(found 0.5\)$"),
         ("ladder.labels=[50]", r"^ladder.labels.0: .*found 50\)$"),
         ("ladder.labels=[]", r"^ladder.labels: List should have at least 1 item .*found \[\]\)$"),
+        ("finetune.schedule=one_cycle", r"^finetune: schedule: one_cycle has a rise of its own; say warmup: none$"),
         ("data.target.format=none", "data: target: format none: there is no pipeline without a target"),
     ],
 )
