@@ -25,10 +25,15 @@ TAXONOMIES = Path("data/taxonomies")
 
 
 def inputs(target: Target, project: Path) -> dict[str, str]:
-    """The pipeline inputs that name the data's content: the taxonomies' text, and a version of each dataset."""
+    """The pipeline inputs that name the data's content: the taxonomies' text, and a version of each dataset.
+
+    All taxonomies, not only those that the params name: a packed dataset holds how its classes go with those of every
+    other that a map links, for a model of those may be grafted.
+    """
     data = target.params.data
-    names = dict.fromkeys(one.taxonomy for one in (data.source, *data.source.sets, data.target))
-    texts = {f"{name}.yaml": _text(project / TAXONOMIES / f"{name}.yaml") for name in names}
+    for one in (data.source, *data.source.sets, data.target):
+        _check_taxonomy(project / TAXONOMIES / f"{one.taxonomy}.yaml")
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted((project / TAXONOMIES).glob("*.yaml"))}
     versions = {f"{role}_version": _version(getattr(data, role), role, target, project) for role in ROLES}
     return {"taxonomies": json.dumps(texts), **versions, **(_model(target) if target.pretrained else {})}
 
@@ -114,7 +119,6 @@ def _is_streets(dataset: Dataset, role: str) -> bool:
     return dataset.path == STREETS[role]
 
 
-def _text(path: Path) -> str:
+def _check_taxonomy(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: no such taxonomy; data.*.taxonomy names a file of {path.parent}")
-    return path.read_text(encoding="utf-8")
