@@ -155,6 +155,11 @@ def test_the_rate_is_the_found_one_or_the_old_one(facts):
     assert choose(RATE, facts(lr=None, lr_before=0.5)) == {"lr": 0.5}
 
 
+@pytest.mark.parametrize(("found", "chosen"), [(0.003, 0.003), (0.002, 0.002), (0.0009, 0.002), (0.0007, 0.0007)])
+def test_a_rate_is_lowered_only_if_it_is_far_too_high(facts, found, chosen):
+    assert choose(RATE, facts(lr=found, lr_before=0.002)) == {"lr": chosen}
+
+
 def test_distance_is_that_of_the_distributions():
     rng = np.random.default_rng(0)
     same, noise = kid(rng.normal(size=(40, 8)), rng.normal(size=(30, 8)), rng)

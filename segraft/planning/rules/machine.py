@@ -9,6 +9,8 @@ from segraft.planning.rules.rule import SOME, Rule, always, is_
 LEAST_BATCH = 4
 SMALL_BATCH = 8
 """Below it, the statistics of BatchNorm are noisy (Wu & He 2018)."""
+LOWER = 2.5
+"""A range test is not exact: a rate is kept unless it finds one that is so many times lower, or a higher one."""
 EPOCHS = (6, 10)
 """Fewest and most looks at val."""
 
@@ -159,6 +161,13 @@ MACHINE = (
 )
 
 RATE = (
+    Rule(
+        "finetune.lr",
+        lambda f: f.lr_before,
+        lambda f: f.lr is not None and f.lr_before / LOWER <= f.lr < f.lr_before,
+        lambda f: f"kept: {f.lr_why}, too little less to be sure of, and too low costs more than too high",
+        "Smith 2017",
+    ),
     Rule(
         "finetune.lr",
         lambda f: f.lr_before if f.lr is None else float(f"{f.lr:.2g}"),
