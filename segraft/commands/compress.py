@@ -25,7 +25,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-ms", type=float, default=math.inf, help="milliseconds for one image of the val split")
     parser.add_argument("--max-mb", type=float, default=math.inf, help="megabytes of the files that are served")
     parser.add_argument("--max-miou-loss", type=float, default=math.inf, help="points of mIoU that may be lost")
-    parser.add_argument("--levels", type=float, nargs="+", default=[0.25, 0.5, 0.7], help="to prune (0.25 0.5 0.7)")
+    parser.add_argument(
+        "--levels", type=float, nargs="+", default=[0.25, 0.5, 0.7], help="shares to prune (0.25 0.5 0.7)"
+    )
     parser.add_argument(
         "--prune", choices=["channels", "weights"], default="channels", help="what is pruned (channels)"
     )

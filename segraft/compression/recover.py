@@ -56,9 +56,10 @@ def prune_and_recover(
         packed = PackedDataset(dataset)
         teacher = teacher_of(training.distill, model, packed.card, device)
         network.to(device)
-        losses = _losses(network, card, packed, training, device)
-        channels = prune_channels(network, share, losses) if kind == "channels" else {}
-        if kind == "weights":
+        channels = {}
+        if kind == "channels":
+            channels = prune_channels(network, share, _losses(network, card, packed, training, device))
+        else:
             prune_weights(network, share)
         pruned = {"of": card.weights_sha256, "kind": kind, "by": CRITERION[kind], "share": share}
         pruned["training"] = training.model_dump(mode="json")
