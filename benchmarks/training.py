@@ -150,6 +150,14 @@ def pack(pairs, folder):
     return PackedDataset(folder)
 
 
+def matrix_products(side=2048, turns=5):
+    """Rates in float32 and bfloat16: how far they are apart bounds the gain, and changes with the machine's load."""
+    square = torch.randn(side, side)
+    halved = square.bfloat16()
+    times = interleaved({"float32": lambda: square @ square, "bfloat16": lambda: halved @ halved}, turns)
+    print("matrix products: " + ", ".join(f"{2e-12 * side**3 / t:.2f} TFLOP/s in {name}" for name, t in times.items()))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help=f"turns of {STEPS} steps each")
@@ -169,6 +177,7 @@ def main():
         report(
             interleaved({"references": peer.load, "segraft": ours.load}, rounds, before), "references", images, "images"
         )
+        matrix_products()
         print("files to step:")
         report(
             interleaved({"references": peer.train, "segraft": ours.train}, rounds, before),

@@ -107,12 +107,14 @@ def _seen_from_the_cluster(key: str, path: str, otherwise: str) -> None:
 
 def commit(cluster: Cluster) -> str:
     """The commit that `cluster.rev` names in `cluster.repo` now: a branch moves, and a cache must see it."""
-    asked = ["git", "ls-remote", cluster.repo, cluster.rev or "HEAD"]
-    done = subprocess.run(asked, capture_output=True, text=True)
+    rev = cluster.rev or "HEAD"
+    names = [f"refs/heads/{rev}", f"refs/tags/{rev}^{{}}", f"refs/tags/{rev}", rev]  # as git itself prefers them here
+    done = subprocess.run(["git", "ls-remote", "--", cluster.repo, *names], capture_output=True, text=True)
     if done.returncode:
         raise UserError(without_password(f"cluster.repo: {cluster.repo}: {done.stderr.strip()}"))
-    found = [line.split("\t")[0] for line in done.stdout.splitlines()]
-    return found[0] if found else cluster.rev  # a commit's own name is no ref
+    # `main` is also the end of refs/heads/feature/main, which git lists, too.
+    found = {name: commit for commit, name in (line.split("\t") for line in done.stdout.splitlines())}
+    return next((found[name] for name in names if name in found), cluster.rev)  # a commit's own name is no ref
 
 
 def _is_streets(dataset: Dataset, role: str) -> bool:

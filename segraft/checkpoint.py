@@ -69,6 +69,11 @@ def save_model(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
     return card
 
 
+def teacher_sha256(teacher: str | None) -> str | None:
+    """Digest of the weights of `distill.teacher`, if it is a folder: the path alone does not say what it teaches."""
+    return read_card(Path(teacher)).weights_sha256 if teacher not in (None, "pretrained") else None
+
+
 def read_card(folder: Path) -> ModelCard:
     """A model folder's card.
 

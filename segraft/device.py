@@ -11,8 +11,6 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
 from segraft.errors import UserError
 from segraft.machine import cores
@@ -67,34 +65,6 @@ def autocast(
     if precision == "bf16" and not able:
         raise UserError(f"precision: bf16: this {device.type} does not multiply bfloat16; say auto or fp32")
     return functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=able and precision != "fp32")
-
-
-def fit_convolutions(model: nn.Module) -> None:
-    """On a CPU, compute the same convolutions with less work.
-
-    Depthwise ones run in float32: their bf16 backward pass costs more than bf16 saves. Dilated ones whose outer taps
-    fall on padding alone, as those of an atrous pyramid do on a crop, run as the 1×1 convolution that they then are.
-    """
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            if min(module.dilation) > 1 and set(module.kernel_size) == {3} and module.padding == module.dilation:
-                module.forward = functools.partial(_centre_alone, module, module.forward)  # type: ignore[method-assign]
-            if module.groups == module.in_channels > 1:
-                module.forward = functools.partial(_in_fp32, module.forward)  # type: ignore[method-assign]
-
-
-def _centre_alone(module: nn.Conv2d, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    if min(module.dilation) < max(x.shape[2:]) or set(module.stride) != {1}:
-        return forward(x)
-    centre = module.weight[:, :, 1:2, 1:2]
-    if module.groups == module.in_channels == module.out_channels and module.bias is None:
-        return x * centre.view(1, -1, 1, 1)
-    return functional.conv2d(x, centre, module.bias, groups=module.groups)
-
-
-def _in_fp32(forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    with torch.autocast(x.device.type, enabled=False):
-        return forward(x.float())
 
 
 def environment(device: torch.device) -> dict[str, Any]:

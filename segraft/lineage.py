@@ -33,6 +33,9 @@ class Lock:
         if not isinstance(content, dict) or not isinstance(content.get("stages"), dict):
             raise UserError(f"{path}: not a dvc.lock: it has no stages; delete it and run `dvc repro`")
         self._stages: dict[str, dict[str, Any]] = content["stages"]
+        odd = next((name for name, stage in self._stages.items() if not isinstance(stage, dict)), None)
+        if odd is not None:
+            raise UserError(f"{path}: not a dvc.lock: stage {odd} is no mapping; delete it and run `dvc repro`")
 
     def find(self, path: Path) -> Artifact | None:
         """The version of a path that some stage wrote or read."""

@@ -219,8 +219,9 @@ class Augment(Section):
     )
     source_samples: Count = Field(description="source images packed with the target, for finetune.source_share")
     unlabelled: str | None = Field(
+        min_length=1,
         description="the target's images without masks, for self-training: a glob below its path; rest: the train "
-        "images that data.target.limit leaves out; null: none"
+        "images that data.target.limit leaves out; null: none",
     )
     simulate: Simulate
     copy_paste: CopyPaste
@@ -511,7 +512,7 @@ class ServeLimits(Section):
     formats: tuple[Literal["JPEG", "PNG", "WEBP"], ...] = Field(min_length=1)
     decode: Positive = Field(description="seconds that decoding may take")
     header: Positive = Field(description="seconds until a request's headers are there")
-    body: Positive = Field(description="seconds until its body is there")
+    body: Positive = Field(description="seconds until its body is there; and that a client may stop reading its answer")
     answer_mb: AtLeastOne = Field(description="MiB of an answer, estimated before it is made")
 
 
@@ -670,9 +671,21 @@ def read_yaml(path: Path) -> Any:
     return _parse_yaml(text, str(path))
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which YAML's loader would take the last without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.tag == "tag:yaml.org,2002:str" and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands here twice", key.start_mark)
+            seen.add(key.value if isinstance(key.value, str) else "")
+        return super().construct_mapping(node, deep)
+
+
 def _parse_yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
@@ -683,6 +696,21 @@ def parse_json(text: str | bytes, where: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise UserError(f"{where}: not valid JSON: {error}; make it again") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        UserError: the file is missing or is none.
+    """
+    try:
+        content = parse_json(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run `dvc repro`, which makes it") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected an object, found {type(content).__name__}")
+    return content
 
 
 FOUND = reprlib.Repr()
@@ -711,7 +739,7 @@ def _complaint(where: str, detail: Any, cls: type[Section]) -> str:
         known = _known_keys(cls, detail["loc"][:-1])
         return f"{name}: unknown key; known here: {', '.join(known)}"
     if detail["type"] == "missing":
-        return f"{name}: missing; give it a value in params.yaml"
+        return f"{name}: missing; give it a value"
     said = detail["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
     if detail["type"] == "value_error" and isinstance(detail["input"], Mapping):
         return f"{name}: {said}"  # of knobs that do not go together, which it names; all of the section would hide it

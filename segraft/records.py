@@ -10,30 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from segraft.checkpoint import CARD, read_card
-from segraft.errors import UserError
 from segraft.lineage import Artifact, Lock
-from segraft.params import parse_json
+from segraft.params import read_json
 from segraft.tracking import DatasetVersion, Point, Record
 
 TRAININGS = ("pretrain", "finetune", "scratch")
 MODELS = ("source", "scratch", "transferred")
 HEADLINES = ("miou", "pixel_accuracy", "mean_accuracy", "dice")
 SUMMARY = ("steps", "epochs", "seconds", "best_epoch", "best_miou", "peak_memory_mb", "images_per_second")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        UserError: the file is missing or is none.
-    """
-    try:
-        content = parse_json(path.read_bytes(), str(path))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run `dvc repro`, which makes it") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected an object, found {type(content).__name__}")
-    return content
 
 
 @dataclass(frozen=True)

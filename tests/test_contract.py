@@ -241,3 +241,21 @@ def test_locks_hash_every_package_and_name_no_registry(name):
 def test_lock_pairs_torch_with_torchvision():
     lock = (ROOT / "requirements.lock").read_text()
     assert "torch==2.13.0" in lock and "torchvision==0.28.0" in lock
+
+
+@pytest.mark.slow
+def test_bytecode_is_no_dependency():
+    """It holds its source's time and path: every import, touch or clone would be another version of a stage."""
+    deps = {dep for stage in DVC.values() for dep in stage["deps"] if dep.startswith("segraft/")}
+    bytecode = [f"{dep}/__pycache__/x.pyc" for dep in sorted(deps) if (ROOT / dep).is_dir()]
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "check-ignore", *bytecode], cwd=ROOT, capture_output=True, text=True
+    )
+    assert len(bytecode) > 3 and done.stdout.split() == bytecode, done.stderr
+
+
+@pytest.mark.parametrize("text", ["finetune: {}\nfinetune: {}\n", "a: {b: 1, c: 2, b: 3}\n"])
+def test_a_key_that_stands_twice_is_refused(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"params\.yaml: not valid YAML: .*stands here twice.* line"):
+        load_params(tmp_path / "params.yaml")

@@ -72,6 +72,31 @@ def test_a_refusal_may_keep_its_report(door, tmp_path):
     assert (tmp_path / "deep" / "made").read_text() == "why"
 
 
+def test_a_refusal_that_keeps_nothing_leaves_the_old_output(door, tmp_path):
+    def refuse(given: In, made: Out) -> Metrics:
+        raise UserError("bad knob")
+
+    door(refuse)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "made").write_text("old")
+    with pytest.raises(UserError, match="bad knob"):
+        run("any", {}, paths(tmp_path))
+    assert (tmp_path / "deep" / "made").read_text() == "old"
+
+
+def test_a_link_to_a_file_is_replaced_and_the_file_left_alone(door, tmp_path):
+    def make(given: In, made: Out) -> Metrics:
+        made.write_text("new")
+        return {}
+
+    door(make)
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "cached").write_text("old")
+    (tmp_path / "deep" / "made").symlink_to(tmp_path / "cached")
+    run("any", {}, paths(tmp_path))
+    assert (tmp_path / "cached").read_text() == "old" and (tmp_path / "deep" / "made").read_text() == "new"
+
+
 def test_an_input_that_is_not_there_is_named(door, tmp_path):
     door(lambda given, made: {})
     with pytest.raises(UserError, match="gone: not found; step any reads it as --given"):
@@ -124,3 +149,35 @@ def test_only_a_dataset_to_train_on_may_be_a_url():
     assert {(step, path) for step in STEPS for path in spec(step).urls} == {
         (step, "dataset") for step in ("pretrain", "finetune", "scratch")
     }
+
+
+def test_what_an_earlier_run_left_is_no_result_of_a_refused_one(tmp_path, monkeypatch):
+    def refuse(made: Out, report: Out) -> Metrics:
+        report.write_text("why")
+        raise UserError("bad data", keep=("report",))
+
+    spec = steps.Spec("any", refuse, (), {"made": "out", "report": "out"})
+    monkeypatch.setattr(steps, "spec", lambda name: spec)
+    (tmp_path / "made").write_text("old")
+    with pytest.raises(UserError, match="bad data"):
+        run("any", {}, {"made": tmp_path / "made", "report": tmp_path / "report"})
+    assert not (tmp_path / "made").exists() and (tmp_path / "report").read_text() == "why"
+
+
+@pytest.mark.parametrize("there", ["a link to a folder", "a file"])
+def test_a_folder_takes_the_place_of_whatever_is_there(door, tmp_path, there):
+    def make(given: In, made: Out) -> Metrics:
+        made.mkdir()
+        (made / "file").write_text("new")
+        return {}
+
+    door(make)
+    (tmp_path / "deep").mkdir()
+    if there == "a file":
+        (tmp_path / "deep" / "made").write_text("old")
+    else:
+        (tmp_path / "large").mkdir()
+        (tmp_path / "deep" / "made").symlink_to(tmp_path / "large")
+    run("any", {}, paths(tmp_path))
+    assert (tmp_path / "deep" / "made" / "file").read_text() == "new"
+    assert (tmp_path / "deep" / "made").is_symlink() == (there != "a file")

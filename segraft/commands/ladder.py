@@ -48,6 +48,8 @@ def main(args: argparse.Namespace) -> None:
     if not pixels:
         raise UserError(f"{args.pretrained}: was not trained on a source; there is nothing to measure the worth of")
     results = climb(Data(params, args.target, args.pretrained, pixels, args.work))
+    if not results:
+        raise UserError("ladder.rungs: every rung was left out, each for the reason above; name others")
     found = outcome(results)
     with beside(args.report) as made:
         write(found, made)

@@ -115,8 +115,12 @@ def find_jobs(patterns: Sequence[str], out: Path) -> list[Job]:
         UserError: a pattern that nothing matches, or two images whose masks would be one file.
     """
     jobs: dict[Path, Job] = {}
+    answers = {(out / name).resolve() for name in ("masks", "overlays")}
     for pattern in patterns:
+        within = answers - {Path(pattern).resolve(), *Path(pattern).resolve().parents}
         for image, stem in _matches(pattern):
+            if Path(pattern).is_dir() and within & set(image.resolve().parents):
+                continue  # of an earlier call, in a folder that lies in what was named
             job = Job(image, out / "masks" / f"{stem}.png", out / "overlays" / f"{stem}.png")
             other = jobs.setdefault(job.mask, job)
             if other.image.resolve() != image.resolve():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -26,8 +27,12 @@ MOUNTED = "/mnt/models"
 VERSION, SHA256 = "SEGRAFT_MODEL_VERSION", "SEGRAFT_MODEL_SHA256"
 """Environment: the registered version of a mounted folder, and what its digest must be; `segraft deploy` sets both."""
 PREFIX = "SEGRAFT_SERVE_"
-KUBERNETES = ("SERVICE_", "PORT")
-"""What Kubernetes sets behind that prefix when there is a Service called segraft-serve."""
+KUBERNETES = (
+    re.compile(r"(.*_)?(SERVICE_(HOST|PORT)(_.*)?|PORT_\d+_(TCP|UDP|SCTP)(_.*)?)"),
+    ("tcp://", "udp://", "sctp://"),
+)
+"""Names and values of what Kubernetes sets behind that prefix when there is a Service called segraft-serve, or
+segraft-serve-predictor."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,5 +114,6 @@ def _fetch(uri: str, tracking: Tracking, scratch: Path) -> tuple[Path, str]:
 def from_environment(environment: Mapping[str, str]) -> list[str]:
     """SEGRAFT_SERVE_LIMITS__BODY_MB=32 as serve.limits.body_mb=32."""
     found = {key[len(PREFIX) :]: value for key, value in environment.items() if key.startswith(PREFIX)}
-    ours = {key: value for key, value in found.items() if not key.startswith(KUBERNETES)}
+    names, values = KUBERNETES
+    ours = {key: value for key, value in found.items() if not names.fullmatch(key) and not value.startswith(values)}
     return [f"serve.{key.lower().replace('__', '.')}={value}" for key, value in sorted(ours.items())]

@@ -10,6 +10,7 @@ the runtimes here, only bytes of a compressed file; they tell how redundant a ne
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -25,9 +26,15 @@ ROUND_TO = 8
 """Channels stay multiples of this: vector units work on so many at once."""
 MOST = 0.9
 """Share of one layer's channels that may go."""
+AMISS = 0.1
+"""By how much the share that went may be below the one that was asked for."""
 Kind = Literal["channels", "weights"]
 CRITERION: dict[Kind, str] = {"channels": "taylor", "weights": "magnitude"}
 """How what goes is chosen, for a model's provenance."""
+
+
+class TooMuch(UserError):
+    """So large a share of the channels cannot be removed."""
 
 
 def prune_channels(network: nn.Module, share: float, losses: Iterable[Tensor]) -> Widths:
@@ -43,8 +50,19 @@ def prune_channels(network: nn.Module, share: float, losses: Iterable[Tensor]) -
 
     Raises:
         UserError: the network holds layers that cannot be narrowed.
+        TooMuch: less than the share could go.
     """
     import torch_pruning
+
+    class Importance(torch_pruning.importance.GroupTaylorImportance):  # type: ignore[misc]
+        """Puts some channels of each layer beyond reach: the library compares `max_pruning_ratio` before it prunes."""
+
+        def __call__(self, group: Any) -> Tensor | None:
+            scores: Tensor | None = super().__call__(group)
+            if scores is not None:
+                least = ROUND_TO * math.ceil((1 - MOST) * len(scores) / ROUND_TO)
+                scores[scores.topk(min(least, len(scores))).indices] = torch.inf
+            return scores
 
     before, shapes = widths(network), {name: p.shape for name, p in network.named_parameters()}
     classifier = [m for m in network.get_submodule("segmentation_head").modules() if isinstance(m, nn.Conv2d)][-1:]
@@ -55,10 +73,9 @@ def prune_channels(network: nn.Module, share: float, losses: Iterable[Tensor]) -
     pruner = torch_pruning.pruner.BasePruner(
         network,
         example,
-        torch_pruning.importance.GroupTaylorImportance(normalizer=None),
+        Importance(normalizer=None),
         global_pruning=True,
         pruning_ratio=share,
-        max_pruning_ratio=MOST,
         ignored_layers=classifier,
         round_to=ROUND_TO,
     )
@@ -70,7 +87,11 @@ def prune_channels(network: nn.Module, share: float, losses: Iterable[Tensor]) -
         if parameter.shape != shapes[name] and not isinstance(owner, narrow):
             raise UserError(f"{name}: {type(owner).__name__} layers cannot be narrowed; prune a convolutional network")
     network(example)
-    return {name: width for name, width in widths(network).items() if width != before[name]}
+    after = widths(network)
+    gone = 1 - sum(after.values()) / sum(before.values())
+    if gone < share - AMISS:
+        raise TooMuch(f"{share:.0%} of the channels cannot go, for layers keep a tenth: {gone:.0%} did; say less")
+    return {name: width for name, width in after.items() if width != before[name]}
 
 
 def prune_weights(network: nn.Module, share: float) -> None:

@@ -110,7 +110,9 @@ def teach(
     card = read_card(model)
     network = start.model_copy(update={"arch": card.arch, "encoder": student})
     distill = training.distill.model_copy(update={"teacher": str(model)})
-    how = training.model_copy(update={"distill": distill})
+    # What is made by chance has no statistics to keep, and no layers that are better left alone.
+    norm = "group" if training.batch_norm == "group" else "train"
+    how = training.model_copy(update={"distill": distill, "batch_norm": norm, "freeze": "none"})
     pretrained = None if card.channels else model  # pruned widths fit no other encoder
     remove(work / "log")
     train("compress", network, how, dataset, pretrained, work / "run", destination, work / "log")

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segraft.checkpoint import read_card
+from segraft.checkpoint import read_card, teacher_sha256
 from segraft.compression.chart import draw
-from segraft.compression.prune import CRITERION, Kind
+from segraft.compression.prune import CRITERION, MOST, Kind, TooMuch
 from segraft.compression.recover import prune_and_recover, teach
 from segraft.data.packed import PackedDataset
 from segraft.errors import UserError
@@ -120,7 +120,11 @@ def compress(search: Search, budget: Budget, folder: Path) -> Candidate:
     found: list[Candidate] = []
     whole = math.nan
     for form in search.forms:
-        card = read_serving_card(_level(search, form, folder / "levels"))
+        try:
+            card = read_serving_card(_level(search, form, folder / "levels"))
+        except TooMuch as error:
+            print(f"{form} is left out: {error}")
+            continue
         assert card is not None
         whole = card.measured_on["fp32"]["miou"] if form == Form() else whole
         found += _candidates(card, form, whole)
@@ -179,11 +183,11 @@ def _key(search: Search, form: Form) -> str:
     """Digest of all that decides what a form learns."""
     training = search.training
     facts: list[Any] = [read_card(search.model).weights_sha256, PackedDataset(search.dataset).card.fingerprint]
-    facts += [asdict(form), search.kind, CRITERION[search.kind], training.model_dump(mode="json")]
+    facts += [asdict(form), search.kind, CRITERION[search.kind], MOST, training.model_dump(mode="json")]
     if form.student:
         facts.append(search.start.model_dump(mode="json"))
-    elif training.distill.teacher not in (None, "pretrained"):
-        facts.append(read_card(Path(training.distill.teacher)).weights_sha256)
+    else:
+        facts.append(teacher_sha256(training.distill.teacher))
     return _digest(facts)
 
 

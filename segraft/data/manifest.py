@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segraft.errors import UserError
+
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
@@ -47,7 +49,10 @@ def read_rows(folder: Path, dataset: str) -> list[dict[str, Any]]:
     """The manifest of `source` or `target` as plain rows, without pandas."""
     from pyarrow.parquet import ParquetFile  # read_table would import pandas
 
-    with ParquetFile(folder / FILES[dataset]) as file:
+    path = folder / FILES[dataset]
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; the validate step writes it: give the folder that it wrote")
+    with ParquetFile(path) as file:
         rows: list[dict[str, Any]] = file.read().to_pylist()
     return rows
 

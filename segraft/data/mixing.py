@@ -40,7 +40,8 @@ def copy_paste(
     middle, guest_middle = np.array([width, height]) / 2, np.array(guest_mask.shape[::-1]) / 2
     linear = np.diag(zoom * [mirror, 1])
     matrix = np.column_stack([linear, middle - linear @ guest_middle])
-    guest = cv2.warpAffine(guest, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    border = cv2.BORDER_REPLICATE  # black would show as a rim where an object touches the edge of its photograph
+    guest = cv2.warpAffine(guest, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=border)
     guest_mask = cv2.warpAffine(guest_mask, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=(IGNORE,))
     chosen = np.isin(guest_mask, classes)
     alpha = cv2.GaussianBlur(chosen.astype(np.float32), (0, 0), 0.7)[..., None]

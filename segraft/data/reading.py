@@ -25,8 +25,11 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", TiffImagePlugin.TiffImageFile.format, We
 """Formats that are tried: no format that is a program (EPS), none that is rare enough to hide a bug."""
 LOSSY = ("JPEG", "MPO", "WEBP")
 ORIENTATION, IHDR_DEPTH = 0x0112, 24
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+CHUNKS = 1 << 16
+"""Of a PNG that are gone through for its EXIF; libpng writes one for each 8 KiB."""
 
-DAMAGED = (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error)
+DAMAGED = (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, OverflowError, struct.error)
 """What Pillow raises on a broken file."""
 
 Array = NDArray[np.uint8]
@@ -221,13 +224,32 @@ def _narrow(path: Path, values: NDArray[Any]) -> Ids:
 
 
 def exif_orientation(header: Image.Image, data: bytes) -> int:
-    """The EXIF orientation, 1 to 8; asking Pillow about a PNG without EXIF would decode it whole."""
-    if header.format == "PNG" and b"eXIf" not in data and "Raw profile type exif" not in header.info:
-        return 1
+    """The EXIF orientation, 1 to 8; without decoding, as Pillow would to find what comes after a PNG's pixels."""
     try:
-        return int(header.getexif().get(ORIENTATION, 1))
+        if header.format != "PNG":
+            return int(header.getexif().get(ORIENTATION, 1))
+        if "exif" not in header.info and (late := _png_exif(data)):
+            header.info["exif"] = late
+        if not {"exif", "Raw profile type exif"} & set(header.info):
+            return 1
+        return int(Image.Image.getexif(header).get(ORIENTATION, 1))
     except DAMAGED:
         return 1  # viewers show a picture with broken EXIF as it is stored
+
+
+def _png_exif(data: bytes) -> bytes:
+    """The content of a PNG's eXIf chunk; b"" if there is none."""
+    if b"eXIf" not in data:
+        return b""
+    at = len(PNG_SIGNATURE)
+    for _ in range(CHUNKS):
+        if at + 8 > len(data):
+            break
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind == b"eXIf":
+            return data[at + 8 : at + 8 + length]
+        at += 12 + length
+    return b""
 
 
 def _turn(pixels: Array, orientation: int) -> Array:

@@ -23,7 +23,8 @@ def unlabelled(files: Files, dataset: Dataset, wanted: str | None) -> list[Calla
     """Makers of the samples of the split `unlabelled`.
 
     Args:
-        files: the target's; an image that its manifest names is labelled, or is to be scored on, and is left out.
+        files: the target's; an image that its manifest names is labelled, or is to be scored on, and is left out, as
+            are all masks.
         dataset: the target's section.
         wanted: a glob below the dataset's folder; "rest": the train images beyond the label budget; None: none.
 
@@ -32,14 +33,14 @@ def unlabelled(files: Files, dataset: Dataset, wanted: str | None) -> list[Calla
     """
     if wanted is None:
         return []
+    every = list_samples(files.root, dataset.model_copy(update={"limit": None})).samples
     if wanted == REST:
-        every = list_samples(files.root, dataset.model_copy(update={"limit": None})).samples
         images = [sample.image for sample in every if sample.split == "train"]
     else:
         inside(f"augment.unlabelled: {wanted}", wanted)
         found = sorted(path for path in files.root.glob(wanted) if path.suffix.lower() in IMAGE_SUFFIXES)
         images = [path.relative_to(files.root).as_posix() for path in found]
-    known = {row["image"] for row in files.rows}
+    known = {row["image"] for row in files.rows} | {sample.mask for sample in every}
     images = [image for image in images if image not in known]
     if not images:
         raise UserError(

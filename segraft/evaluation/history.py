@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from segraft.params import parse_json, read_json
 
 RUNS = ("pretrain", "finetune", "scratch")
 POINTS = 200
@@ -39,7 +40,6 @@ def read_logs(folder: Path) -> list[Log]:
 
 
 def _read(folder: Path) -> Log:
-    training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    path = folder / "history.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return Log(folder.name, training, [json.loads(line) for line in lines])
+    training, path = read_json(folder / "training.json"), folder / "history.jsonl"
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    return Log(folder.name, training, [parse_json(line, f"{path}:{n}") for n, line in enumerate(lines, 1)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -37,7 +36,7 @@ def render(
     logs: Sequence[Log],
     dataset: Path,
     manifest: Path,
-    validation: Path,
+    checks: dict[str, Any],
 ) -> str:
     """The page.
 
@@ -48,11 +47,10 @@ def render(
         logs: the training logs.
         dataset: the packed target dataset.
         manifest: folder of the manifests.
-        validation: folder of the validate step's report.
+        checks: validate.json.
     """
     last = results["transferred"]
     packed = PackedDataset(dataset)
-    checks = json.loads((validation / "validate.json").read_text(encoding="utf-8"))
     page = templates(Path(__file__).parent)
     page.filters |= {"percent": percent, "utc": utc, "points": points}
     return page.get_template("report.html.jinja").render(

@@ -17,7 +17,7 @@ from segraft.checkpoint import ModelCard, read_card
 from segraft.errors import UserError
 from segraft.serving.runtimes import GRAPH
 from segraft.serving.runtimes.card import ServingCard, read_serving_card, verified
-from segraft.steps import beside
+from segraft.steps import beside, write_bytes
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Triton:
 
 
 def write_repository(exported: Path, repository: Path, how: Triton) -> Path:
-    """Write `{repository}/{how.name}`, in place of one of that name; returns it.
+    """Write a version into `{repository}/{how.name}`, beside others that it has, and its configuration; returns it.
 
     Raises:
         UserError: the folder was not exported, or without an ONNX graph; or the name is none that Triton takes.
@@ -53,10 +53,10 @@ def write_repository(exported: Path, repository: Path, how: Triton) -> Path:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", how.name):
         raise UserError(f"--name {how.name}: use letters, digits, - and _ alone")
     final = repository / how.name
-    with beside(final) as made:
-        (made / str(how.version)).mkdir(parents=True)
-        shutil.copyfile(verified(exported, serving, GRAPH), made / str(how.version) / GRAPH)
-        (made / "config.pbtxt").write_text(config(card, serving, how), encoding="utf-8")
+    with beside(final / str(how.version)) as made:
+        made.mkdir()
+        shutil.copyfile(verified(exported, serving, GRAPH), made / GRAPH)
+    write_bytes(final / "config.pbtxt", config(card, serving, how).encode())
     return final
 
 

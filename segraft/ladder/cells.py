@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from segraft import __version__
-from segraft.checkpoint import read_card, sha256
+from segraft.checkpoint import read_card, sha256, teacher_sha256
 from segraft.data.packed import CARD, PackedDataset
 from segraft.evaluation.run import score
 from segraft.evaluation.scores import Counts, iou_of_counts, mean
@@ -157,6 +157,7 @@ def fingerprint(cell: Cell, training: Finetune, dataset: Path, data: Data) -> st
         "evaluate": params.evaluate.model_dump(mode="json", exclude={"threads", "examples"}),
         "dataset": card.fingerprint,
         "pretrained": source.weights_sha256,
+        "teacher": teacher_sha256(training.distill.teacher),
         "links": links(source, card).tolist(),
         "start": _untrained(training, params).model_dump(mode="json") if cell.rung in BARE else None,
     }

@@ -56,8 +56,14 @@ def settings(rung: RungName, finetune: Finetune, seed: int) -> Finetune:
         update |= {"distill": finetune.distill.model_copy(update={"teacher": teacher})}
     if rung == "self_train" and not finetune.ema:
         raise UserError("ladder: self_train: its teacher is the averaged model; give finetune.ema a value above 0")
-    if rung in SOURCELESS and finetune.batch_norm != "group":
-        update |= {"batch_norm": "train"}  # a decoder made by chance has no statistics to keep
+    if rung not in ("probe", "finetune") and finetune.batch_norm != "group":
+        # A decoder made by chance has no statistics to keep, and who has a source is to differ by the source alone.
+        update |= {"batch_norm": "train"}
+    if rung == "self_train" and finetune.self_train.start >= finetune.epochs:
+        raise UserError(
+            f"ladder: self_train: begins after {finetune.self_train.start} epochs, and finetune.epochs is "
+            f"{finetune.epochs}; lower finetune.self_train.start"
+        )
     changed = finetune.model_copy(update=update | dict(CHANGES.get(rung, {})))
     steps = math.floor(finetune.epochs * finetune.steps_per_epoch / _step_units(changed) + 1e-9)
     if not steps:

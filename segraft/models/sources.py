@@ -138,8 +138,9 @@ def read_darknet(path: Path, encoder: nn.Module) -> State:
     names = {module: name for name, module in encoder.named_modules()}
     convs = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
     norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
-    if len(convs) != len(norms):
-        raise ValueError("a Darknet file is for darknet19 or darknet53")
+    slopes = {m.negative_slope for m in encoder.modules() if isinstance(m, nn.LeakyReLU)}
+    if len(convs) != len(norms) or slopes != {0.1}:
+        raise ValueError("a Darknet file is for darknet19: no other encoder here computes what Darknet does")
     state: State = {}
     for conv, norm in zip(convs, norms, strict=True):
         bn = ((norm, name) for name in ("bias", "weight", "running_mean", "running_var"))

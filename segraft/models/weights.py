@@ -116,7 +116,7 @@ def _remote(url: str, model: nn.Module) -> State:
         try:
             files, path = fsspec.url_to_fs(url)
             files.get_file(path, str(target))
-        except (OSError, ValueError, ImportError) as error:
+        except Exception as error:  # each store's client has errors of its own
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"model.weights: {url}: could not be fetched ({type(error).__name__}: {reason})") from None
         return _local(target, model, url)

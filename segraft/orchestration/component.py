@@ -62,8 +62,9 @@ def run(name: str, arguments: Mapping[str, Any]) -> Metrics:
         paths = {path: _path(step, path, arguments, Path(scratch)) for path in step.paths}
         metrics = trainjob.door(name, {section: arguments[section] for section in step.sections}, paths)
         render(name, arguments, {path: Path(place) for path, place in paths.items()}, metrics)
+        origins = made_of(arguments)  # before an output is settled, for then it would count as one
         for path in (path for path, kind in step.paths.items() if kind == "out"):
-            settle(arguments[path], made_of(arguments))
+            settle(arguments[path], origins)
         for path in (path for path, kind in step.paths.items() if kind == "work"):
             steps.remove(Path(paths[path]))
     return metrics

@@ -64,8 +64,9 @@ def augment_target(arguments: Mapping[str, Any]) -> None:
         cards = {name: dataset.card.splits for name, dataset in packed.items()}
         metrics = {f"{name}_{split}": float(s.samples) for name, card in cards.items() for split, s in card.items()}
         render("augment", arguments, paths, metrics)
+        origins = made_of(arguments)  # before an output is settled, for then it would count as one
         for name in paths:
-            settle(arguments[name], made_of(arguments))
+            settle(arguments[name], origins)
 
 
 @contextmanager

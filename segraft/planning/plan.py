@@ -21,6 +21,7 @@ from segraft.planning.facts import Facts, measure
 from segraft.planning.machine import NoStore, Probe, Trial, bare, best_batch, try_batches
 from segraft.planning.rate import Range, range_test
 from segraft.planning.rules import DATA, LEAST_BATCH, MACHINE, RATE, Choice, decide
+from segraft.training.adapters import add_lora
 from segraft.training.batchnorm import norms
 from segraft.training.distributed import World
 from segraft.training.transfer import graft, links
@@ -80,6 +81,8 @@ def plan(inputs: Inputs, minutes: float | None) -> Plan:
     def make(training: Training, steps: int) -> Probe:
         torch.manual_seed(training.seed)
         model, _ = starting_network(inputs)
+        if training.lora_rank:
+            add_lora(model.get_submodule("encoder"), training.lora_rank)
         return Probe(model.to(device), card, target, bare(training, steps), device, NoStore(), World(device))
 
     trials = try_batches(make, chosen(params, choices).finetune, facts.images, device)

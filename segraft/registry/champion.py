@@ -65,7 +65,10 @@ def promote(tracker: Tracker, name: str, version: str, contest: Contest) -> Verd
         tracker.client.set_registered_model_alias(name, CHAMPION, version)
     past = history(tracker, name)
     if wins and (not past or past[-1]["version"] != version):
-        past.append(_enter(tracker, name, past, version, why))
+        replaced = None if champion == version else champion
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        past.append({"version": version, "replaced": replaced, "at": now, "why": why})
+        tracker.client.set_registered_model_tag(name, f"{CHAMPION}.{len(past):04d}", json.dumps(past[-1]))
     return Verdict(wins, why, past)
 
 
@@ -96,15 +99,3 @@ def history(tracker: Tracker, name: str) -> list[dict[str, Any]]:
     """The champions so far, oldest first, from the registered model's tags; of an alias MLflow keeps no history."""
     tags = tracker.client.get_registered_model(name).tags
     return [json.loads(tags[key]) for key in sorted(tags) if key.startswith(f"{CHAMPION}.")]
-
-
-def _enter(tracker: Tracker, name: str, past: list[dict[str, Any]], version: str, why: str) -> dict[str, Any]:
-    replaced = past[-1]["version"] if past else None
-    entry = {
-        "version": version,
-        "replaced": replaced,
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "why": why,
-    }
-    tracker.client.set_registered_model_tag(name, f"{CHAMPION}.{len(past) + 1:04d}", json.dumps(entry))
-    return entry

@@ -27,6 +27,8 @@ RUNS = 2_000_000
 """Of one answer in run lengths; each takes about fifty bytes while they are made."""
 COLUMNS = 256
 """Columns in which runs are looked for at once."""
+EXACT = 1 << 24
+"""Pixels that OpenCV counts exactly, in float32."""
 BYTES_A_PIXEL = {"topk": 15, "ids": 1, "overlay": 4, "confidence": 6, "entropy": 6}
 
 
@@ -155,8 +157,10 @@ def areas(ids: NDArray[np.uint8], card: ModelCard) -> dict[str, Any]:
 
 def count_pixels(ids: NDArray[np.uint8], classes: int) -> NDArray[np.int64]:
     """(classes,) pixels of each class."""
-    histogram = cv2.calcHist([ids], [0], None, [256], [0, 256])
-    return np.asarray(histogram.ravel()[:classes], np.int64)
+    flat, counts = ids.reshape(-1), np.zeros(256, np.int64)
+    for start in range(0, flat.size, EXACT):
+        counts += cv2.calcHist([flat[start : start + EXACT]], [0], None, [256], [0, 256]).ravel().astype(np.int64)
+    return counts[:classes]
 
 
 def grey_png(values: Map) -> bytes:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 OutputName = Literal["mask", "ids", "overlay", "rle", "polygons", "area", "confidence", "entropy", "topk", "logits"]
 OUTPUTS: tuple[OutputName, ...] = get_args(OutputName)
+DAY = 86_400_000
+"""Milliseconds."""
+TOPK_PROBABILITY = "topk_probability"
+"""The tensor that "topk" brings along; by the V2 protocol each of the two can be asked for alone."""
 V2_OWN = {"binary_data_output"}
 """Request parameters of the protocol itself, not of ours."""
 
@@ -36,7 +40,9 @@ class Options(Section):
     k: int = Field(3, ge=1, le=10, description="topk: how many classes")
     simplify: float = Field(0.0, ge=0, le=100, description="polygons: pixels that an outline may be off")
     min_area: int = Field(0, ge=0, description="polygons: pixels below which a shape is left out")
-    timeout_ms: Annotated[int, Field(ge=1)] | None = Field(None, description="milliseconds that the client waits")
+    timeout_ms: Annotated[int, Field(ge=1, le=DAY)] | None = Field(
+        None, description="milliseconds that the client waits"
+    )
 
     @field_validator("outputs", mode="before")
     @classmethod
@@ -111,7 +117,7 @@ def read_v2(request: InferRequest, limits: ServeLimits) -> Ask:
     given = to_http_parameters(request.parameters) if request.parameters else {}
     parameters = {key: value for key, value in given.items() if key not in V2_OWN}
     if request.request_outputs:
-        parameters["outputs"] = [output.name for output in request.request_outputs]
+        parameters["outputs"] = ["topk" if o.name == TOPK_PROBABILITY else o.name for o in request.request_outputs]
     tensor = request.inputs[0]
     if tensor.datatype == "BYTES":
         files = _elements(tensor, limits)

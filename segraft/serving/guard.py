@@ -36,8 +36,10 @@ LINGER = 5.0
 before it has read why."""
 GONE = 499
 """The status, in logs alone, of a client that left."""
-BODIES = 4
-"""Bodies of the largest size that may be in memory at once; smaller ones in proportion."""
+BODIES, ANSWERS = 4, 2
+"""Bodies and answers of the largest size that may be in memory at once; smaller ones in proportion."""
+PIECE = 1 << 18
+"""Bytes of an answer that are handed to the connection at a time; the next when the client has read them."""
 logger = logging.getLogger("segraft.serving")
 
 
@@ -91,12 +93,14 @@ class Door:
         stamp: the header X-Segraft-Model.
         draining: whether the server is about to stop.
         held: bytes of all bodies in memory, of whatever protocol.
+        sending: bytes of all answers larger than a piece that clients have not read to the end.
     """
 
     limits: ServeLimits
     stamp: str
     draining: bool = False
     held: int = 0
+    sending: int = 0
 
     @property
     def budget(self) -> int:
@@ -172,6 +176,7 @@ class Guard:
             logger.exception("a request failed", extra={FIELDS: {"request_id": call.id}})
             await reply.refuse(Refused(500, "internal error"), receive, False)
         finally:
+            reply.close()
             current.reset(token)
             _report(call, scope, headers, route, reply.status, time.perf_counter() - started)
 
@@ -230,10 +235,11 @@ class _Reply:
 
     def __init__(self, send: Send, call: Call, door: Door) -> None:
         self._send, self._call, self._door = send, call, door
-        self.status, self.read = 0, False
+        self.status, self.read, self._size = 0, False, 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            self._take(int(dict(message.get("headers", [])).get(b"content-length", 0)))
             self.status = message["status"]
             own = {"x-request-id": self._call.id, "x-segraft-model": self._door.stamp}
             own["server-timing"] = self._call.server_timing
@@ -241,7 +247,25 @@ class _Reply:
                 own["connection"] = "close"
             added = [(key.encode(), value.encode()) for key, value in own.items()]
             message = {**message, "headers": [*message.get("headers", []), *added]}
+        body = message.get("body", b"")
+        while len(body) > PIECE:
+            await self._send({**message, "body": bytes(body[:PIECE]), "more_body": True})
+            body = memoryview(body)[PIECE:]
+            message = {**message, "body": body}
         await self._send(message)
+
+    def close(self) -> None:
+        """Give back the room that the answer took."""
+        self._door.sending -= self._size
+        self._size = 0
+
+    def _take(self, size: int) -> None:
+        if size <= PIECE:
+            return
+        if self._door.sending and self._door.sending + size > ANSWERS * (self._door.limits.answer_mb << 20):
+            raise Refused(503, "busy: too many large answers wait to be read; try again later", 1)
+        self._door.sending += size
+        self._size = size
 
     async def refuse(self, refused: Refused, receive: Receive, waits: bool) -> None:
         """Send an error; then read on for a while, so that a client that still sends gets to read it.

@@ -15,21 +15,34 @@ PIECES = 1 << 16
 
 
 class PatientProtocol(HttpToolsProtocol):
-    """A connection whose client gets so many seconds, and no more, to say what it wants."""
+    """A connection whose client gets so many seconds, and no more, to say what it wants, and to read on."""
 
     header_seconds = 10.0
+    answer_seconds = 30.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
         self._in_head, self._head, self._pieces = True, 0, 0
         self._timer: asyncio.TimerHandle | None = None
+        self._reader: asyncio.TimerHandle | None = None
         self._wait_for_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
         self._stop_waiting()
+        self._has_read()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`: what is not read piles up."""
+        super().pause_writing()
+        self._reader = self.loop.call_later(self.answer_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._has_read()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -72,6 +85,11 @@ class PatientProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _has_read(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            self._reader = None
 
     def _too_slow(self) -> None:
         self._timer = None

@@ -138,7 +138,9 @@ class SegmentationModel(Model):  # type: ignore[misc]
         return ask
 
     def _v2(self, request: InferRequest, answers: list[list[Answer]]) -> InferResponse:
-        outputs = [_output(list(column)) for column in zip(*answers, strict=True)]
+        named = {output.name for output in request.request_outputs or ()}
+        columns = [column for column in zip(*answers, strict=True) if not named or column[0].name in named]
+        outputs = [_output(list(column)) for column in columns]
         request_id = request.id or this_call().id
         return InferResponse(request_id, self.name, outputs, model_version=self.stamp.version or None)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 from grpc import StatusCode, aio, stream_unary_rpc_method_handler  # type: ignore[import-untyped]
@@ -20,7 +20,7 @@ from segraft.params import Serve
 from segraft.serving import metrics
 from segraft.serving.call import Call, current, request_id
 from segraft.serving.errors import Refused
-from segraft.serving.guard import GONE, Door
+from segraft.serving.guard import GONE, LINGER, Door
 from segraft.serving.logs import FIELDS
 
 CODES = {
@@ -33,6 +33,8 @@ CODES = {
     503: StatusCode.UNAVAILABLE,
     504: StatusCode.DEADLINE_EXCEEDED,
 }
+SMALL, ASKING = 1 << 12, 4
+"""Bytes of a message that names at most a model, and how many such are read at once."""
 COPIES = 3
 """Times its size that a message may take: as it came, in its parsed form, and as the bytes that Python reads."""
 logger = logging.getLogger("segraft.serving")
@@ -50,6 +52,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         super().__init__(plane, None)
         self._door = door
         self._reading = asyncio.Semaphore(door.budget // (COPIES * door.message))
+        self._asking = asyncio.Semaphore(ASKING)  # apart: whether the server lives is asked while it reads images
 
     async def RepositoryModelLoad(self, request: Any, context: Any) -> None:
         """Off: anyone could call it."""
@@ -69,7 +72,8 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         current.set(call)
         try:
             with self._door.room() as take:
-                return await super().ModelInfer(await self._read(context, take), context)
+                message = await self._read(context, take, self._reading, self._door.limits.body)
+                return await super().ModelInfer(message, context)
         except Refused as refused:
             status = refused.status
             raise
@@ -80,11 +84,10 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
             context.set_trailing_metadata((("x-request-id", call.id), ("x-segraft-model", self._door.stamp)))
             _report(call, status, time.perf_counter() - started)
 
-    async def _read(self, context: Any, take: Callable[[int], None]) -> Any:
+    async def _read(self, context: Any, take: Callable[[int], None], turns: asyncio.Semaphore, seconds: float) -> Any:
         """The call's message. So many are read at once as fit into memory at their largest; the others wait unread."""
-        seconds = self._door.limits.body
         try:
-            async with asyncio.timeout(seconds) as timer, self._reading:
+            async with asyncio.timeout(seconds) as timer, turns:
                 timer.reschedule(asyncio.get_running_loop().time() + seconds)  # its turn has come
                 message = await context.read()  # `async for` would leave it to a generator that lives on
         except TimeoutError:
@@ -94,21 +97,37 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
         take(COPIES * message.ByteSize())
         return message
 
+    async def brief(self, answer: Callable[[Any, Any], Awaitable[Any]], context: Any) -> Any:
+        """What a method that is no prediction answers to a message that only names something."""
+        with self._door.room() as take:
+            message = await self._read(context, take, self._asking, LINGER)
+            if message.ByteSize() > SMALL:
+                raise Refused(413, f"message: more than {SMALL} bytes")
+            return await answer(message, context)
+
 
 class Unread(aio.ServerInterceptor):  # type: ignore[misc]
-    """Lets `Servicer` say when a prediction's message is read.
+    """Lets the servicer say when a call's message is read.
 
     gRPC has a call's only message in memory before it asks anybody, but the messages of a stream when they are asked
     for. On the wire one message and a stream of one are the same.
     """
 
+    def __init__(self, servicer: Servicer) -> None:
+        self._servicer = servicer
+
     async def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """See `grpc.aio.ServerInterceptor`."""
         handler = await continuation(handler_call_details)
-        if not handler_call_details.method.endswith("/ModelInfer"):
-            return handler
+        if handler is None:  # no such method
+            return None
+
+        async def brief(_: Any, context: Any) -> Any:
+            return await self._servicer.brief(handler.unary_unary, context)
+
+        predicts = handler_call_details.method.endswith("/ModelInfer")
         return stream_unary_rpc_method_handler(
-            handler.unary_unary, handler.request_deserializer, handler.response_serializer
+            handler.unary_unary if predicts else brief, handler.request_deserializer, handler.response_serializer
         )
 
 
@@ -139,8 +158,9 @@ class GrpcServer:
 
     def __init__(self, settings: Serve, plane: DataPlane, door: Door) -> None:
         self._grace = settings.grace
+        servicer = Servicer(plane, door)
         self._server = aio.server(
-            interceptors=(Refusals(), Unread()),
+            interceptors=(Refusals(), Unread(servicer)),
             options=[
                 ("grpc.max_receive_message_length", door.message),
                 ("grpc.max_send_message_length", -1),
@@ -149,7 +169,7 @@ class GrpcServer:
             ],
             maximum_concurrent_rpcs=2 * settings.queue,  # those that are answered, and as many that wait to be read
         )
-        rpc.add_GRPCInferenceServiceServicer_to_server(Servicer(plane, door), self._server)
+        rpc.add_GRPCInferenceServiceServicer_to_server(servicer, self._server)
         address = f"{_bracketed(settings.host)}:{settings.grpc_port}"
         try:
             self.port = self._server.add_insecure_port(address)

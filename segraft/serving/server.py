@@ -20,6 +20,7 @@ from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.rest.server import RESTServer
 from starlette.exceptions import HTTPException
 
+from segraft.errors import UserError
 from segraft.serving.guard import Door, Guard
 from segraft.serving.http import PatientProtocol
 from segraft.serving.logs import FIELDS
@@ -68,7 +69,8 @@ class RestServer(RESTServer):  # type: ignore[misc]
         super().__init__("", plane, None, settings.http_port, grace_period=int(settings.grace))
         self._model, self._door = model, door
         self.config.host, self.config.access_log = settings.host, False
-        self.config.http = type("Protocol", (PatientProtocol,), {"header_seconds": settings.limits.header})
+        patience = {"header_seconds": settings.limits.header, "answer_seconds": settings.limits.body}
+        self.config.http = type("Protocol", (PatientProtocol,), patience)
         self.config.ws, self.config.server_header = "none", False
         self._server.capture_signals = contextlib.nullcontext  # `Server` handles them, for gRPC too
 
@@ -129,6 +131,7 @@ class Server(ModelServer):  # type: ignore[misc]
     def run(self) -> None:
         """Serve; returns when all is answered."""
         self.register_model(self._model)
+        _check_port(self._model.settings.host, self._model.settings.http_port)
         with asyncio.Runner(loop_factory=self.rest.config.get_loop_factory()) as runner:
             runner.run(self._serve())
 
@@ -163,6 +166,18 @@ class Server(ModelServer):  # type: ignore[misc]
         logger.info("draining", extra={FIELDS: {"seconds": self._drain}})
         await asyncio.sleep(self._drain)
         await asyncio.gather(self.rest.stop(), *([rpc.stop()] if rpc else []))
+
+
+def _check_port(host: str, port: int) -> None:
+    """Uvicorn would end the process with a trace."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((host, port))
+    except OSError as error:
+        raise UserError(
+            f"serve.http_port: {host}:{port}: cannot listen there ({error.strerror}); is another server running?"
+        ) from None
 
 
 def _answer_in_one_form(app: FastAPI) -> None:

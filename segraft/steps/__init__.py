@@ -105,8 +105,8 @@ def run(name: str, sections: Mapping[str, Any], paths: Mapping[str, str | Path])
         try:
             metrics = step.function(**typed, **(final | places))
         except UserError as error:
-            for key in error.keep:
-                publish(places[key], final[key])
+            for key in outs if error.keep else ():  # a verdict: what an earlier one let through is not let through now
+                publish(places[key], final[key]) if key in error.keep else remove(final[key])
             kept = "".join(f"\n{key}: {final[key]}" for key in error.keep)
             raise UserError(f"{error}{kept}", error.keep) from None
         for key in outs:
@@ -121,6 +121,9 @@ def _location(step: Spec, key: str, given: str) -> Path:
         if key not in step.urls:
             raise UserError(f"{flag} {given}: a URL; step {step.name} takes a path here, such as a mounted folder")
         return given  # type: ignore[return-value]
+    if step.paths[key] == "out":
+        folder = Path(given).is_symlink() and Path(given).is_dir()  # the link stays; a link to a file may be to a cache
+        return Path(given).resolve() if folder else Path(given)
     if step.paths[key] == "in" and not Path(given).exists():
         raise UserError(f"{given}: not found; step {step.name} reads it as {flag}")
     return Path(given)
@@ -174,7 +177,7 @@ def _is_left(folder: Path) -> bool:
 def publish(temporary: Path, final: Path) -> None:
     """Put a finished file or folder in its place, replacing what was there."""
     assert temporary.exists(), f"the step did not write {final.name}"
-    if final.is_dir() and not final.is_symlink():
+    if temporary.is_dir() or (final.is_dir() and not final.is_symlink()):
         remove(final)
     os.replace(temporary, final)
 

@@ -42,7 +42,9 @@ def evaluate(
     from segraft.evaluation.report import render
     from segraft.evaluation.run import score_predictor
     from segraft.evaluation.summary import metrics, summarize
+    from segraft.params import read_json
 
+    training, checks = read_logs(logs), read_json(validation / "validate.json")  # missed before the work, if missing
     folders = {"source": pretrained, "scratch": baseline, "transferred": finetuned}
     if read_card(pretrained).provenance.get("steps") == 0:
         print("the pretrained model was not trained: there is no source to compare with")
@@ -54,8 +56,7 @@ def evaluate(
     }
     summary = summarize(results)
     shown = examples(packed, results, predictors, evaluate.examples)
-    training = read_logs(logs)
     write_json(scores, summary)
     write_plots(plots, results, training, shown)
-    report.write_text(render(summary, results, shown, training, dataset, manifest, validation), encoding="utf-8")
+    report.write_text(render(summary, results, shown, training, dataset, manifest, checks), encoding="utf-8")
     return metrics(summary)

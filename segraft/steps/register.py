@@ -46,7 +46,8 @@ def register(
         lock: dvc.lock, for the versions of the data; may be missing.
         registered: JSON file with the registered name, version, aliases and run.
     """
-    from segraft.records import TRAININGS, Files, pipeline_record, read_json, training_record
+    from segraft.params import read_json
+    from segraft.records import TRAININGS, Files, pipeline_record, training_record
     from segraft.tracking import TrackingUnavailable, connect, without_password
 
     files = Files(finetuned, dataset, scores, logs, report, lock)
@@ -73,7 +74,9 @@ def register(
 def _check(files: Files, scores: dict[str, Any]) -> None:
     from segraft.checkpoint import read_card
 
-    ours, scored = read_card(files.model).weights_sha256, scores["transferred"]
+    ours, scored = read_card(files.model).weights_sha256, scores.get("transferred")
+    if not isinstance(scored, dict) or not {"weights_sha256", "miou"} <= set(scored):
+        raise UserError(f"{files.scores}: not what the evaluate step writes: it has no scores of transferred")
     if scored["weights_sha256"] != ours:
         raise UserError(f"{files.scores}: these are not the scores of {files.model}; run the evaluate step again")
     if scored["miou"] is None:

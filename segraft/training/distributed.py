@@ -140,7 +140,10 @@ class World:
         return model if self.sharded else _Parallel(model, self)
 
     def own_chance(self, seed: int) -> None:
-        """Let every process but the first, which goes on as if alone, draw its own dropout."""
+        """Let every process but the first, which goes on as if alone, draw its own dropout.
+
+        A checkpoint holds the first one's chance alone: the others begin anew at each step, seeded with its number.
+        """
         if self.rank:
             torch.manual_seed(seed + 1_000_003 * self.rank)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from segraft.checkpoint import ModelCard
 from segraft.data.loader import Batch, Loader
 from segraft.data.packed import PackedDataset
-from segraft.device import autocast, fit_convolutions
+from segraft.device import autocast
 from segraft.errors import UserError
 from segraft.evaluation.confusion import ConfusionMatrix
 from segraft.evaluation.predict import batches, network_input, predict
@@ -23,6 +23,7 @@ from segraft.progress import bar
 from segraft.training import STRATEGY
 from segraft.training.batchnorm import check_lone_image, reestimate
 from segraft.training.checkpoints import Tensors
+from segraft.training.cpu import fit_convolutions, give_upsamplings_dense_gradients
 from segraft.training.distill import Distillation
 from segraft.training.distributed import Store, World
 from segraft.training.layers import Layers
@@ -148,7 +149,6 @@ class Run:
         self._resume()
         if self.progress.stopped_early:
             return
-        self.world.own_chance(self.training.seed + self.progress.step)
         with bar(self.total, self.progress.step, "training", "step") as shown:
             for batch in self.loader.batches(self.progress.step, self.total):
                 started = time.perf_counter()
@@ -165,14 +165,19 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(group, progress.step, self.total, self.steps_per_epoch, training)
         self.layers.at(progress.step)
+        self.world.own_chance(training.seed + progress.step)
         self.model.train()
         loss, logits, masks = self._labels_loss(batch)
         if (further := self._further_loss(batch, logits, masks)) is not None:
             loss = loss + further
         self.optimizer.zero_grad(set_to_none=True)
+        if self.device.type == "cpu":
+            give_upsamplings_dense_gradients(loss)
         loss.backward()  # type: ignore[no-untyped-call]
         if training.clip_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
+            norm = nn.utils.clip_grad_norm_(self.model.parameters(), training.clip_norm)
+            if not self.world.sharded:
+                loss = loss + 0 * norm  # where a gradient is no number, the loss that is judged is none
         self.optimizer.step()
         if self._start:
             self._start.pull(self.optimizer)

@@ -30,4 +30,10 @@ def without_effect(training: Training, model: nn.Module, kept: Collection[str]) 
         found.append(f"l2_sp: {training.l2_sp}: nothing came from a pretrained model")
     if training.batch_norm in ("frozen", "reestimate") and not norms(model):
         found.append(f"batch_norm: {training.batch_norm}: the network has no BatchNorm")
+    if training.self_train.weight and training.self_train.start >= training.epochs:
+        found.append(f"self_train: begins after {training.self_train.start} epochs, and this run has {training.epochs}")
+    if training.freeze in ("encoder", "body") and training.layer_decay < 1:
+        found.append(f"layer_decay: {training.layer_decay}: freeze: {training.freeze} keeps the encoder as it is")
+    if training.freeze == "gradual" and not training.thaw:
+        found.append("freeze: gradual: thaw: 0 thaws all at once")
     return [f"without effect: {line}" for line in found]

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import signal
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -80,7 +81,7 @@ def open_study(params: Params, bench: Bench) -> Study:
 
 def study_name(params: Params, bench: Bench) -> str:
     """Known by all that decides what a trial scores: space, network, settings, data and the model to start from."""
-    from segraft.checkpoint import read_card
+    from segraft.checkpoint import read_card, teacher_sha256
 
     content = {
         "space": params.tune.model_dump(mode="json")["space"],
@@ -88,6 +89,7 @@ def study_name(params: Params, bench: Bench) -> str:
         "finetune": _without(params.finetune.model_dump(mode="json"), params.tune.space),
         "dataset": PackedDataset(bench.dataset).card.fingerprint,
         "pretrained": read_card(bench.pretrained).weights_sha256,
+        "teacher": teacher_sha256(params.finetune.distill.teacher),
     }
     return "finetune-" + hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -124,7 +126,11 @@ def _objective(trial: Trial, params: Params, bench: Bench) -> float:
 
     drawn = {key: _draw(trial, key, where) for key, where in params.tune.space.items()}
     trial.set_user_attr("started", time.time())
-    training = run_trial(bench, [_assignment(key, value) for key, value in drawn.items()], report)
+    own = replace(bench, folder=bench.folder / trial.study.study_name)  # another study draws the same values first
+    try:
+        training = run_trial(own, [_assignment(key, value) for key, value in drawn.items()], report)
+    except KeyboardInterrupt:  # which Optuna would take for a failure of the trial; so it stays running, and goes on
+        raise SystemExit(128 + signal.SIGINT) from None
     trial.set_user_attr("ended", time.time())
     if training is None:
         raise optuna.TrialPruned

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -66,6 +67,17 @@ def test_a_study_goes_on_where_it_was_cut_short_and_is_another_for_other_data(be
     assert 2 <= drawn["batch_size"] <= 8 and isinstance(drawn["batch_size"], int) and 0.0001 <= drawn["lr"] <= 0.1
     write_model(bench.pretrained, seed=1)
     assert tuning.open_study(params(), bench).trials == [], "scores of another model are not comparable"
+
+
+@pytest.mark.slow
+def test_the_trials_of_two_studies_are_trained_apart(bench):
+    """Both draw the same values first, for they begin with one seed."""
+    for seed in (0, 1):
+        write_model(bench.pretrained, seed=seed)
+        chosen = params("tune.trials=1", "finetune.epochs=1", "finetune.steps_per_epoch=1")
+        own = replace(bench, overrides=("finetune.epochs=1", "finetune.steps_per_epoch=1", "finetune.threads=1"))
+        assert tuning.search(chosen, own).trials[0].state == TrialState.COMPLETE
+    assert len(list(bench.folder.rglob("training.json"))) == 2
 
 
 def test_trials_are_children_in_mlflow_and_a_pruned_one_says_so(bench, tmp_path):

@@ -75,6 +75,8 @@ def test_a_dataset_comes_as_it_was_at_a_revision(repository, tmp_path, capsys):
         fetch(str(repository), rev, "data/set", found)
         assert (Path(found.path) / "a.txt").read_text() == text and found.metadata["rev"] == rev
         assert found.metadata[MD5] == digest(Path(found.path))
+    subprocess.run(["git", "branch", "feature/v1", second], cwd=repository, check=True)
+    assert commit(cluster) == first, "and not that of a branch whose name ends so"
     with pytest.raises(SystemExit):
         fetch(str(repository), first, "data/nothing", artifact(dsl.Dataset, tmp_path / "no" / "dataset"))
     with pytest.raises(UserError, match=r"cluster.repo: http://\*\*\*@127.0.0.1:1/x: "):

@@ -14,9 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segraft.checkpoint import load_model, read_card, save_model
 from segraft.compression.chart import draw
-from segraft.compression.prune import ROUND_TO, prune_channels, prune_weights, sparsity
+from segraft.compression.prune import ROUND_TO, TooMuch, prune_channels, prune_weights, sparsity
 from segraft.compression.recover import prune_and_recover, teach
 from segraft.compression.search import Budget, Candidate, Form, Search, compress, pareto
+from segraft.compression.widths import widths
 from segraft.errors import UserError
 from segraft.evaluation.predict import Predictor
 from segraft.evaluation.run import score
@@ -132,18 +133,37 @@ def test_weights_stay_zero_through_a_whole_training(folders, tmp_path, training)
     assert not torch.equal(convolution_weights(recovered), convolution_weights(load_model(folders / "model")[0]))
 
 
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.7, 0.85])
+def test_the_share_that_goes_is_the_share_that_was_asked_for(share):
+    torch.manual_seed(0)
+    network = create_model("unet", "efficientnet_lite0", 3)
+    before = widths(network)
+    images, masks = torch.randn(2, 3, 64, 64), torch.randint(0, 3, (2, 64, 64))
+    prune_channels(network, share, [torch.nn.functional.cross_entropy(network(images), masks)])
+    after = widths(network)
+    assert 1 - sum(after.values()) / sum(before.values()) == pytest.approx(share, abs=0.05)
+    assert min(after[name] / width for name, width in before.items()) >= 0.1
+
+
+def test_a_share_that_would_leave_layers_less_than_a_tenth_is_refused():
+    network = create_model("unet", "efficientnet_lite0", 3)
+    loss = network(torch.randn(2, 3, 64, 64)).square().mean()
+    with pytest.raises(TooMuch, match="95% of the channels cannot go"):
+        prune_channels(network, 0.95, [loss])
+
+
 @pytest.mark.slow
 def test_training_on_wins_accuracy_back(folders, tmp_path, training):
     longer = training.model_copy(update={"steps_per_epoch": 12, "lr": 0.003})
     scores = {}
     for name, how in {"pruned": training.model_copy(update={"epochs": 0}), "recovered": longer}.items():
         prune_and_recover(
-            folders / "model", folders / "packed", 0.95, "channels", how, tmp_path / f"w-{name}", tmp_path / name
+            folders / "model", folders / "packed", 0.8, "weights", how, tmp_path / f"w-{name}", tmp_path / name
         )
         scores[name] = score(tmp_path / name, folders / "packed", "val", 2).miou
     assert scores["recovered"] > scores["pruned"] + 0.05
     provenance = read_card(tmp_path / "recovered").provenance["pruned"]
-    assert provenance["of"] == read_card(folders / "model").weights_sha256 and provenance["share"] == 0.95
+    assert provenance["of"] == read_card(folders / "model").weights_sha256 and provenance["share"] == 0.8
 
 
 @pytest.mark.parametrize("kind", ["channels", "weights"])

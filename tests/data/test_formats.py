@@ -281,6 +281,13 @@ class TestFolder:
         with pytest.raises(UserError, match=r"s/val.txt: 2 names match no image of folder.images: x, y"):
             listed(tmp_path, "folder", folder)
 
+    def test_split_files_may_leave_images_out_and_begin_with_a_byte_order_mark(self, tmp_path):
+        make(tmp_path, *(f"{folder}/{name}.png" for folder in "im" for name in "abc"), "m/d.png")
+        make(tmp_path, "s/train.txt", text="\ufeffa\nb\n")
+        folder = {"images": "i/*", "masks": "m/{stem}.png", "split_files": "s/{split}.txt"}
+        listing = list_samples(tmp_path, dataset("folder", folder))
+        assert [sample.id for sample in listing.samples] == ["a", "b"] and listing.orphans == ("m/d.png",)
+
     def test_drawn_split_keeps_groups_whole_and_never_moves(self, tmp_path):
         make(tmp_path, *(f"i/v{video:03}_{frame}.jpg" for video in range(300) for frame in range(3)))
         folder = {"images": "i/*", "masks": "m/{stem}.png", "group": "^(v[0-9]+)_"}

@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 import zlib
 from pathlib import Path
 
@@ -300,3 +301,44 @@ def test_real_camvid(camvid, camvid11):
         mask = read_mask(camvid / "trainannot" / f"{path.stem}.png", "ids", camvid11)
         assert image.shape == (360, 480, 3) and mask.shape == (360, 480)
         assert UNKNOWN not in mask
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_exif_of_a_png_is_read_without_decoding_it(tmp_path, monkeypatch, late):
+    exif = Image.Exif()
+    exif[reading.ORIENTATION] = 6
+    data = save(tmp_path / "x.png", RGB, exif=exif).read_bytes()
+    at = data.index(b"eXIf") - 4
+    chunk = data[at : at + 12 + int.from_bytes(data[at : at + 4], "big")]
+    end = data.index(b"IEND") - 4
+    if late:
+        data = data[:at] + data[at + len(chunk) : end] + chunk + data[end:]
+    header = reading.open_image(tmp_path / "x.png", data=data)
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: pytest.fail("decoded"))
+    assert reading.exif_orientation(header, data) == 6
+    text = PngImagePlugin.PngInfo()
+    text.add_text("comment", "eXIf")  # the word alone is no chunk
+    data = save(tmp_path / "y.png", RGB, pnginfo=text).read_bytes()
+    assert reading.exif_orientation(reading.open_image(tmp_path / "y.png", data=data), data) == 1
+
+
+def test_an_orientation_that_is_no_number_is_none(tmp_path):
+    tag = struct.pack("<HHIf", reading.ORIENTATION, 11, 1, float("inf"))  # type 11: float
+    tiff = b"II*\0" + struct.pack("<IH", 8, 1) + tag + b"\0\0\0\0"
+    path = save(tmp_path / "x.jpg", RGB, exif=b"Exif\0\0" + tiff)
+    assert read_image(path).shape == RGB.shape
+
+
+def test_a_png_of_many_chunks_is_searched_for_exif_once(tmp_path):
+    class Counted(bytes):
+        searches = 0
+
+        def __contains__(self, word):
+            Counted.searches += 1
+            return super().__contains__(word)
+
+    data = save(tmp_path / "x.png", RGB).read_bytes()
+    chunk = b"\0\0\0\4abCdeXIf" + zlib.crc32(b"abCdeXIf").to_bytes(4, "big")
+    data = Counted(data[:33] + chunk * 100 + data[33:])
+    header = reading.open_image(tmp_path / "x.png", data=data)
+    assert reading.exif_orientation(header, data) == 1 and Counted.searches == 1

@@ -89,3 +89,11 @@ def test_copy_paste_brings_pixels_and_labels_together():
     assert not image.any() and not mask.any(), "the host is not changed in place"
     untouched, same = copy_paste(image, mask, guest, guest_mask, [5], np.random.default_rng(0))
     assert np.array_equal(untouched, image) and np.array_equal(same, mask)
+
+
+def test_copy_paste_leaves_no_rim_where_an_object_is_cut_by_its_photograph():
+    flat = np.full((64, 64, 3), 200, np.uint8)
+    mask, guest_mask = np.zeros((64, 64), np.uint8), np.ones((64, 64), np.uint8)
+    for seed in range(20):
+        mixed, _ = copy_paste(flat, mask, flat, guest_mask, [1], np.random.default_rng(seed))
+        assert (mixed == 200).all()

@@ -128,7 +128,9 @@ CASES = {
         says="as a class's ids",
     ),
     "0 and 255": Case(
-        f.change_mask(lambda mask: np.where(mask == 2, 255, 0).astype(np.uint8)), mask={"binary_mask": E}, says="255"
+        f.change_mask(lambda mask: np.where(mask == 2, 255, 0).astype(np.uint8)),
+        mask={"background_and_void": W, "single_class": W},
+        says="255",
     ),
     "alpha": Case(
         f.change_mask(lambda mask: Image.fromarray(mask).convert("LA")), mask={"alpha_mask": E}, says="alpha"

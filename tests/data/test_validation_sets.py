@@ -116,6 +116,34 @@ def test_empty_dataset_does_not_hide_the_faults_of_the_other(blobs, tmp_path):
     assert str(blobs.root) in outcome.of("unlisted_dataset")[0]["found"]
 
 
+@pytest.mark.parametrize("knob", ["images=Images/{split}/*", "masks=masks/x.png"])
+def test_a_target_that_cannot_be_listed_is_said_so_without_a_source(blobs, tmp_path, knob):
+    outcome = validate(blobs, tmp_path, f"data.target.folder.{knob}")
+    assert outcome.message and [one["rule"] for one in outcome.told["findings"]] == ["unlisted_dataset"]
+
+
+def test_masks_whose_foreground_is_255_are_an_error_and_one_of_background_and_void_is_not(blobs, tmp_path):
+    def void(mask):
+        return np.where(mask == 2, 255, 0).astype(np.uint8)
+
+    one = blobs.mask("train/00")
+    Image.fromarray(void(np.asarray(Image.open(one)))).save(one)
+    found = validate(blobs, tmp_path / "one").rules_by_file()["masks/train/00.png"]
+    assert found["background_and_void"] == "warning" and "error" not in found.values()
+    for split in ("train", "val", "test"):
+        edit_masks(blobs, split, void)
+    outcome = validate(blobs, tmp_path / "all")
+    assert len(outcome.of("binary_mask")) == 23, "the first one holds 0 alone by now"
+    assert not outcome.of("background_and_void") and "write the foreground's id" in outcome.message
+
+
+def test_what_the_source_s_test_lacks_is_nobody_s_loss(blobs, tmp_path):
+    source = make_blobs(tmp_path / "source", seed=50_000)
+    edit_masks(source, "test", lambda mask: np.where(mask == 3, 0, mask).astype(np.uint8))
+    outcome = validate(blobs, tmp_path, source=source)
+    assert not [one for one in outcome.told["findings"] if "class" in one["rule"] and one["dataset"] == "source"]
+
+
 def test_classes_missing_from_splits(blobs, tmp_path):
     edit_masks(blobs, "train", lambda mask: np.where(mask == 3, 0, mask).astype(np.uint8))
     edit_masks(blobs, "test", lambda mask: np.where(mask == 4, 0, mask).astype(np.uint8))

@@ -126,6 +126,18 @@ def test_ramps_tell_interpolated_masks_from_drawn_ones():
     assert max(drawn) < RAMPS < min(bilinear + enlarged)
 
 
+def test_ramps_tell_a_thin_class_from_interpolation():
+    mask = np.zeros((120, 160), np.uint8)
+    for x in (40, 110):
+        cv2.circle(mask, (x, 60), 30, 1, -1)
+        cv2.circle(mask, (x, 60), 27, 2, -1)
+    share, _, through = ramp_share(mask)
+    assert share > RAMPS and through == 1
+    several = np.asarray(Image.fromarray(2 * mask).resize((200, 150), Image.Resampling.BILINEAR))
+    share, _, through = ramp_share(several)
+    assert share > RAMPS and through > 1
+
+
 @pytest.mark.parametrize("shape", [(96, 128), (180, 240), (191, 256)])
 def test_correlation_is_that_of_opencv(shape):
     rng = np.random.default_rng(0)

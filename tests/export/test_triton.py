@@ -106,10 +106,11 @@ def test_the_reader_is_strict(broken):
         parse(broken)
 
 
-def test_writing_again_replaces_and_a_bad_name_or_folder_is_an_error(exported, tmp_path):
+def test_versions_stand_side_by_side_and_a_bad_name_or_folder_is_an_error(exported, tmp_path):
     write_repository(exported, tmp_path, Triton(version=3))
     folder = write_repository(exported, tmp_path, Triton())
-    assert [p.name for p in sorted(folder.iterdir())] == ["1", "config.pbtxt"]
+    assert write_repository(exported, tmp_path, Triton()) == folder
+    assert [p.name for p in sorted(folder.iterdir())] == ["1", "3", "config.pbtxt"]
     with pytest.raises(UserError, match=r"has no model\.onnx; run `segraft export`"):
         write_repository(exported.parent / "finetuned", tmp_path, Triton())
     with pytest.raises(UserError, match="letters, digits"):

@@ -162,6 +162,13 @@ def test_a_node_can_be_drained_whatever_the_number_of_pods(platform):
     assert budgets and all(b.get("maxUnavailable", 0) >= 1 and "minAvailable" not in b for b in budgets), budgets
 
 
+def test_stores_have_no_sidecar_for_some_of_their_callers_have_none(platform):
+    """A Profile's AuthorizationPolicy lets through who shows a certificate: no Job, trial or init container does."""
+    stores = {"mlflow", "objectstore", "postgres"}
+    labels = {r["metadata"]["name"]: of for r in platform for _, _, of in pods(r) if r["metadata"]["name"] in stores}
+    assert {name: of["sidecar.istio.io/inject"] for name, of in labels.items()} == dict.fromkeys(stores, "false")
+
+
 def test_addresses_are_services_that_exist(platform):
     services = {(s["metadata"]["name"], p["port"]) for s in of_kind(platform, "Service") for p in s["spec"]["ports"]}
     found = set(re.findall(r"(?:https?://|@)([a-z]+)(?:\.segraft)?:(\d+)", yaml.safe_dump_all(platform)))

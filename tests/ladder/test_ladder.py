@@ -130,7 +130,8 @@ def test_rungs_do_what_their_names_say():
     assert settings("mixed", PARAMS.finetune, 1).source_share == 0.5
     assert settings("distilled", PARAMS.finetune, 1).distill.teacher == "pretrained"
     kept = PARAMS.finetune.model_copy(update={"batch_norm": "frozen"})
-    assert [settings(rung, kept, 1).batch_norm for rung in ("encoder", "full")] == ["train", "frozen"]
+    norms = [settings(rung, kept, 1).batch_norm for rung in ("encoder", "full", "probe", "finetune")]
+    assert norms == ["train", "train", "frozen", "frozen"], "with and without the source they differ by it alone"
 
 
 @pytest.mark.parametrize(
@@ -140,6 +141,7 @@ def test_rungs_do_what_their_names_say():
         ({"patience": 2}, "patience 0"),
         ({"ema": 0.0}, "give finetune.ema a value above 0"),
         ({"epochs": 9, "steps_per_epoch": 1}, "does not suffice"),
+        ({"epochs": 1}, r"begins after 1 epochs, and finetune\.epochs is 1"),
     ],
 )
 def test_unequal_compute_is_refused(changes, message):

@@ -89,6 +89,11 @@ def test_the_ui_has_something_to_show(project):
         "dataset": kubeflow["augment", "packed_target"]["md5"],
         "pretrained": kubeflow["pretrain", "weights"]["md5"],
     }
+    for step, key, origins in (
+        ("augment", "packed_target", {"source", "target", "manifest"}),
+        ("streets", "target", set()),
+    ):
+        assert set(kubeflow[step, key]["made_of"]) == origins
     for step in ("validate", "augment"):
         [page] = project.glob(f"build/kubeflow/runs/*/{step}/page")
         text = page.read_text()

@@ -110,3 +110,13 @@ def test_an_entry_that_a_kill_left_out_is_added(tracker, contender):
     verdict = promote(tracker, name, first, contest(0.3))
     assert verdict.champion and verdict.why == "was champion already"
     assert [entry["version"] for entry in history(tracker, name)] == ["1"] == [e["version"] for e in verdict.history]
+
+
+def test_after_a_rollback_the_record_says_who_was_replaced(tracker, contender):
+    name, first = contender(0)
+    promote(tracker, name, first, contest(0.30))
+    promote(tracker, name, contender(1)[1], contest(0.40))
+    tracker.client.set_registered_model_alias(name, "champion", first)
+    verdict = promote(tracker, name, contender(2)[1], contest(0.35))
+    assert verdict.champion and "against version 1" in verdict.why
+    assert (verdict.history[-1]["version"], verdict.history[-1]["replaced"]) == ("3", "1")

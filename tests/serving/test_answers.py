@@ -15,7 +15,7 @@ from PIL import Image
 
 from segraft.checkpoint import ClassCard, ModelCard, Preprocessing
 from segraft.serving import answers, polygons
-from segraft.serving.answers import Segmented, answer, areas, palette_png, run_lengths
+from segraft.serving.answers import Segmented, answer, areas, count_pixels, palette_png, run_lengths
 from segraft.serving.asks import Options
 from segraft.serving.errors import Refused
 from segraft.serving.fields import allocate, argmax, confidence, entropy, fill, top
@@ -180,3 +180,14 @@ def test_areas_and_overlay():
     (made,) = answer("overlay", Segmented(image, {"ids": ids}), CARD, Options(alpha=0.25))
     drawn = np.asarray(Image.open(io.BytesIO(made.value)))
     np.testing.assert_allclose(drawn[0, 0], 0.25 * np.array(COLORS[0]) + 150, atol=1)
+
+
+def test_every_pixel_of_a_large_image_is_counted():
+    ids = np.zeros((4097, 4100), np.uint8)
+    ids[-1, -1] = 1
+    assert count_pixels(ids, 2).tolist() == [ids.size - 1, 1]
+
+
+def test_no_client_waits_longer_than_a_day():
+    with pytest.raises(ValueError, match="timeout_ms"):
+        Options(timeout_ms=10**400)

@@ -594,6 +594,40 @@ def test_a_grpc_call_whose_message_does_not_come_is_cut_off(server):
             infer(iter(()), timeout=20)
 
 
+def test_grpc_messages_that_only_name_something_are_small(server):
+    from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+
+    with grpc.insecure_channel(server.rpc) as channel:
+        names = stub(channel)
+        before = server.memory()
+        calls = [names.ModelReady.future(pb.ModelReadyRequest(name="x" * (3 << 20)), timeout=60) for _ in range(40)]
+        assert {call.code().name for call in calls} == {"RESOURCE_EXHAUSTED"}
+        assert server.memory() - before < 64 << 20
+        assert names.ModelReady(pb.ModelReadyRequest(name="segraft"), timeout=20).ready
+        assert names.ServerLive(pb.ServerLiveRequest(), timeout=20).live
+
+
+def test_answers_that_nobody_reads_are_bounded_and_cut_off(server):
+    image = saved_size(600, 800)  # 7.7 MB of logits; two of the largest answers, 8 MiB each, may wait to be read
+    host, port = server.url.removeprefix("http://").split(":")
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for connection in silent:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((host, int(port)))
+            head = POST.replace(b"/predict", b"/predict?outputs=logits") + b"Content-Length: %d\r\n\r\n" % len(image)
+            connection.sendall(head + image)
+            assert connection.recv(15) == b"HTTP/1.1 200 OK"
+        third = server.post("/predict?outputs=logits", image, content_type="image/png")
+        assert third.status_code == 503 and "large answers wait to be read" in refusal(third)
+        small = server.post("/predict", png("small"), content_type="image/png")
+        assert small.status_code == 200, "small ones have room"
+        ends = time.monotonic() + 30
+        while server.post("/predict?outputs=logits", image, content_type="image/png").status_code == 503:
+            assert time.monotonic() < ends, "who does not read on is not cut off"
+            time.sleep(0.2)
+
+
 @pytest.mark.parametrize("method", ["RepositoryModelLoad", "RepositoryModelUnload"])
 def test_grpc_neither_loads_nor_unloads(server, method):
     from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb

@@ -106,6 +106,15 @@ def test_patterns_files_and_folders_name_each_image_once(images, tmp_path):
     assert [job.mask for job in jobs] == [out / "masks/a.png", out / "masks/b.png"]
 
 
+def test_answers_of_an_earlier_call_are_no_images(images):
+    out = images / "out"
+    for name in ("masks/a.png", "overlays/a.png"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(b"")
+    assert [job.image for job in find_jobs([str(images)], out)] == [images / "a.png", images / "night" / "b.PNG"]
+    assert [job.image for job in find_jobs([str(out / "masks")], out)] == [out / "masks" / "a.png"]
+
+
 def test_two_images_never_become_one_mask(images, tmp_path):
     (images / "a.jpg").write_bytes(b"")
     with pytest.raises(UserError, match=r"a\.jpg and .*a\.png: both would become"):

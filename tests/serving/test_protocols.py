@@ -157,7 +157,7 @@ def test_kserve_s_grpc_client(server, expected):
 
     tensors, files, typed = asyncio.run(ask())
     np.testing.assert_array_equal(tensors.outputs[0].as_numpy()[0], expected["small"])
-    assert [output.name for output in tensors.outputs] == ["ids", "topk", "topk_probability"]
+    assert [output.name for output in tensors.outputs] == ["ids", "topk"]
     assert tensors.outputs[1].as_numpy().shape == (1, 2, 64, 96)
     masks = files.outputs[0].as_numpy()
     np.testing.assert_array_equal(ids_of(masks[1]), expected["odd"])
@@ -178,7 +178,7 @@ def test_every_answer_names_request_and_model(server):
 def test_metadata_names_inputs_and_outputs_that_work(server):
     found = server.client.get(f"{server.url}/v2/models/segraft").json()
     assert {i["datatype"] for i in found["inputs"]} == {"BYTES", "UINT8"}
-    names = [{"name": o["name"]} for o in found["outputs"] if o["name"] != "topk_probability"]
+    names = [{"name": o["name"]} for o in found["outputs"]]
     image = sample("small")
     body, headers = v2(binary_uint8(image), names, image.tobytes(), parameters={"binary_data_output": True})
     answered = read_v2(server.client.post(server.url + V2, content=body, headers=headers))

@@ -16,7 +16,14 @@ PARAMS = load_params(ROOT / "params.yaml")
 
 def test_the_environment_overrides_params_yaml():
     found = from_environment(
-        {"SEGRAFT_SERVE_HTTP_PORT": "9", "SEGRAFT_SERVE_LIMITS__BODY_MB": "3", "SEGRAFT_SERVE_PORT": "tcp://1"}
+        {
+            "SEGRAFT_SERVE_HTTP_PORT": "9",
+            "SEGRAFT_SERVE_LIMITS__BODY_MB": "3",
+            "SEGRAFT_SERVE_PORT": "tcp://10.0.0.1:80",  # Kubernetes' own, of a Service called segraft-serve
+            "SEGRAFT_SERVE_SERVICE_HOST": "10.0.0.1",
+            "SEGRAFT_SERVE_PREDICTOR_SERVICE_PORT_HTTP": "80",  # and of segraft-serve-predictor
+            "SEGRAFT_SERVE_PREDICTOR_PORT_80_TCP_ADDR": "10.0.0.1",
+        }
     )
     serve = load_params(ROOT / "params.yaml", found).serve
     assert (serve.http_port, serve.limits.body_mb) == (9, 3)
@@ -66,6 +73,22 @@ def run(*argv: str, **how) -> subprocess.CompletedProcess:
 def test_a_broken_model_folder_ends_the_server_with_one_sentence(tmp_path: Path):
     done = run(str(tmp_path), "-S", "serve.runtime=torch")
     assert done.returncode == 65 and "not a model folder" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_ends_the_server_with_one_sentence(server, model_folder):
+    port = server.url.rpartition(":")[2]
+    done = run(
+        str(model_folder), "-S", f"serve.http_port={port}", "-S", "serve.grpc_port=0", "-S", "serve.runtime=torch"
+    )
+    assert done.returncode == 65 and "is another server running?" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_runtime_whose_library_is_not_installed_is_said_so(server, model_folder):
+    code = "import sys; sys.modules['torch'] = None; from segraft.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "serve", str(model_folder), "-S", "serve.runtime=auto"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 65 and "serve.runtime: 'torch': no torch here" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_server_itself_imports_neither_torch_nor_mlflow():

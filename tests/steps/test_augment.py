@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+from segraft.data.manifest import read_rows
 from segraft.data.packed import PackedDataset
 from segraft.errors import UserError
 from segraft.params import Folder, load_params
@@ -159,3 +160,8 @@ def test_a_mask_changed_after_validate_is_refused(world, tmp_path):
     finally:
         mask.write_bytes(before)
     assert not (tmp_path / "t").exists()
+
+
+def test_a_manifest_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"source\.parquet: no such file; the validate step writes it"):
+        read_rows(tmp_path, "source")

@@ -376,6 +376,8 @@ def test_scores_of_other_weights_are_refused(project):
     ("file", "content", "message"),
     [
         ("dvc.lock", "[]", "dvc.lock: not a dvc.lock"),
+        ("dvc.lock", "stages: {augment: 3}", "dvc.lock: not a dvc.lock: stage augment is no mapping"),
+        ("reports/evaluate.json", "{}", r"evaluate\.json: not what the evaluate step writes"),
         ("dvc.lock", "a: [", "dvc.lock: not valid YAML"),
         ("reports/evaluate.json", "{", "evaluate.json: not valid JSON"),
         ("reports/scratch/training.json", None, "training.json: no such file"),

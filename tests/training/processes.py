@@ -73,8 +73,8 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def killed(folder, discs, number, at, *options, **more):
+def killed(folder, discs, number, at, *options, settings=(), **more):
     script = folder / "killing.py"
     script.write_text(textwrap.dedent(KILLING))
     environment = {"MARKER": str(folder / "marker"), "NUMBER": str(int(number)), "AT": str(at), "PYTHONPATH": str(ROOT)}
-    return torchrun(2, *options, "--", str(script), *step(folder, discs)[1:], **environment, **more)
+    return torchrun(2, *options, "--", str(script), *step(folder, discs, *settings)[1:], **environment, **more)

@@ -90,6 +90,17 @@ def test_a_killed_process_is_started_again_and_the_weights_are_the_same(together
 
 
 @pytest.mark.slow
+def test_dropout_of_every_process_goes_on_where_it_was(tmp_path, discs, monkeypatch):
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    settings = ("pretrain.epochs=2", "model.arch=deeplabv3plus")
+    for name, at in (("whole", 99), ("killed", 8)):
+        (tmp_path / name).mkdir()
+        done = killed(tmp_path / name, discs, signal.SIGKILL, at, "--max-restarts", "1", settings=settings)
+        assert done.returncode == 0 and ("resuming at step 6 of 10" in done.stdout) == (name == "killed"), done.stderr
+    assert farthest(weights(tmp_path / "whole"), weights(tmp_path / "killed")) == 0
+
+
+@pytest.mark.slow
 def test_a_checkpoint_of_two_processes_goes_on_with_one(alone, tmp_path, discs):
     done = killed(tmp_path, discs, signal.SIGTERM, 7)
     assert done.returncode != 0 and not (tmp_path / "model").exists()

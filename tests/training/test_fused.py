@@ -1,4 +1,4 @@
-"""The loss that upsamples by itself, and convolutions that skip their padding: the same numbers with less work."""
+"""The loss that upsamples by itself: the same numbers with less work."""
 
 import copy
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from segraft.device import fit_convolutions
 from segraft.models import create_model
 from segraft.training.fused import DeferredUpsampling, defer_upsampling, fused_cross_entropy
 from segraft.training.losses import cross_entropy
@@ -58,25 +57,3 @@ def test_a_head_without_upsampling_is_left_alone():
     model = create_model("unet", "resnet18", 3)
     assert defer_upsampling(model) is None
     assert not any(isinstance(module, DeferredUpsampling) for module in model.modules())
-
-
-@pytest.mark.parametrize("groups", [1, 4])
-@pytest.mark.parametrize("dilation", [2, 6, 12])
-def test_a_dilated_convolution_is_the_same_on_maps_that_it_overreaches(groups, dilation):
-    torch.manual_seed(0)
-    plain = nn.Conv2d(4, 4, 3, padding=dilation, dilation=dilation, groups=groups, bias=False)
-    fitted = copy.deepcopy(plain)
-    fit_convolutions(fitted)
-    images = torch.randn(2, 4, 6, 5)
-    torch.testing.assert_close(fitted(images), plain(images))
-    fitted(images).square().sum().backward()
-    plain(images).square().sum().backward()
-    torch.testing.assert_close(fitted.weight.grad, plain.weight.grad)
-
-
-def test_a_strided_convolution_is_left_as_it_is():
-    conv = nn.Conv2d(2, 2, 3, padding=9, dilation=9, stride=2)
-    images = torch.randn(1, 2, 6, 6)
-    wanted = conv(images)
-    fit_convolutions(conv)
-    assert torch.equal(conv(images), wanted)

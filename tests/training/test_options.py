@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from segraft.checkpoint import load_model, load_weights, read_card
 from segraft.errors import UserError
@@ -145,6 +146,9 @@ def test_self_training_that_does_harm_is_stopped_and_undone(tmp_path, rich, dono
         ({"loss": {"dice": 1.0}, "label_smoothing": 0.1}, ["class_weights: inverse_sqrt:", "label_smoothing: 0.1:"]),
         ({"loss": {"focal": 1.0}, "label_smoothing": 0.1}, ["label_smoothing: 0.1:"]),
         ({"batch_norm": "frozen", "l2_sp": 0.1}, []),
+        ({"self_train": SELF, "ema": 0.9}, ["self_train: begins after 1 epochs, and this run has 0"]),
+        ({"freeze": "encoder", "layer_decay": 0.5}, ["layer_decay: 0.5: freeze: encoder keeps"]),
+        ({"freeze": "gradual", "thaw": 0}, ["freeze: gradual: thaw: 0"]),
     ],
 )
 def test_a_knob_without_effect_is_named(changes, lines, tmp_path, rich, donors, capsys):
@@ -214,3 +218,18 @@ def test_scratch_takes_nothing_from_the_source_or_a_teacher(tmp_path, discs):
     sections = {"model": MODEL, "pretrain": params.pretrain, "finetune": finetune, "scratch": params.scratch}
     run("scratch", sections, paths)
     assert read_card(tmp_path / "model").provenance["step"] == "scratch"
+
+
+def test_a_gradient_that_is_no_number_is_never_saved_as_the_best(tmp_path, rich, donors, monkeypatch):
+    """In the last step of an epoch the loss alone would not show it."""
+    clip = nn.utils.clip_grad_norm_
+
+    def spoil(parameters, most):
+        parameters = list(parameters)
+        next(p for p in parameters if p.grad is not None).grad.fill_(torch.inf)
+        return clip(parameters, most)
+
+    monkeypatch.setattr(nn.utils, "clip_grad_norm_", spoil)
+    with pytest.raises(UserError, match="the loss is nan near step"):
+        finetune(tmp_path, rich, donors["resnet18"], epochs=1, steps_per_epoch=1, clip_norm=1.0)
+    assert not (tmp_path / "model").exists()

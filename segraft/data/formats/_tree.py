@@ -104,7 +104,7 @@ def lines(root: Path, file: str) -> list[str]:
         UserError: a line is an absolute path or climbs out of the dataset.
     """
     try:
-        text = (root / file).read_text(encoding="utf-8")
+        text = (root / file).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return []
     except UnicodeDecodeError as error:

@@ -40,6 +40,8 @@ def listing(root: Path, folder: Folder) -> Listing:
     masks = {sample.mask for sample in samples}
     samples = [sample for sample in samples if sample.image not in masks]
     known = masks | {image.path for image in images}
+    if folder.split_files:  # they may leave images out, whose masks are no orphans
+        known |= {_sample(image, split, folder.masks).mask for image in images for split in SPLITS}
     orphans = [mask for mask in _masks(root, folder.masks) if mask not in known]
     return Listing(tuple(samples), tuple(orphans), folder.encoding)
 

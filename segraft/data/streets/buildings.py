@@ -112,7 +112,7 @@ def _windows(kind: int) -> Windows:
     h, w = FLOORS * CELL, BAYS * CELL
     y, across = np.arange(h) / CELL % 1, np.abs(np.arange(w) / CELL % 1 - 0.5)
     top = (1 - height) * 0.45
-    panes = np.outer((y > top) & (y < top + height), (across < width / 2) & (across > 0.012))
+    panes = np.outer((y > top) & (y < top + height), (across < width / 2) & (across > 0.012)).view(np.uint8)
     framed = np.outer((y > top - 0.03) & (y < top + height + 0.05), across < width / 2 + 0.04)
     shade = 1 + np.float32(0.035) * crop(grain(), rng, h, w) + np.float32(0.05) * crop(fractal(), rng, h, w)
     down = np.linspace(1.04, 0.92, h, dtype=np.float32)
@@ -124,9 +124,9 @@ def _windows(kind: int) -> Windows:
     return Windows(
         bay=rng.uniform(1.4, 2.2) if glazed else rng.uniform(2.0, 3.6),
         floor=3.4 if glazed else rng.uniform(2.8, 3.5),
-        shade=cv2.convertScaleAbs(shade * ~panes, None, UNIT),
-        glass=tuple(cv2.split(cv2.resize(glass, (w, h), interpolation=cv2.INTER_NEAREST) * panes[..., None])),
-        lamps=cv2.resize(lamps, (w, h), interpolation=cv2.INTER_NEAREST) * panes[..., None],
+        shade=cv2.convertScaleAbs(cv2.copyTo(shade, 1 - panes), None, UNIT),
+        glass=tuple(cv2.split(cv2.copyTo(cv2.resize(glass, (w, h), interpolation=cv2.INTER_NEAREST), panes))),
+        lamps=np.asarray(cv2.copyTo(cv2.resize(lamps, (w, h), interpolation=cv2.INTER_NEAREST), panes)),
     )
 
 

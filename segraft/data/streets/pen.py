@@ -34,7 +34,7 @@ class Pen:
         self.canvas, self.s, self.z, self.heading, self.shadow, self.awake = canvas, s, z, heading, shadow, awake
         self.scale = canvas.camera.focal / z
         """pixels a metre"""
-        self._sine, self._cosine = sin(heading), cos(heading)
+        self._sine, self._cosine, self._project = sin(heading), cos(heading), canvas.camera.point
         self._light = canvas.light.on((0.0, 0.45, -0.8), shadow)
 
     def layer(self, label: int) -> None:
@@ -45,7 +45,7 @@ class Pen:
         """The pixel of a local place."""
         w, y, ahead = place
         sine, cosine = self._sine, self._cosine
-        return self.canvas.camera.point(self.s + w * cosine + ahead * sine, y, self.z - w * sine + ahead * cosine)
+        return self._project(self.s + w * cosine + ahead * sine, y, self.z - w * sine + ahead * cosine)
 
     def world(self, places: Array) -> Array:
         """(…, 3) local → (…, 3) places (s, y, z)."""

@@ -92,7 +92,7 @@ def write_scenes(scenes: list[Scene], what: str, workers: int = 0) -> None:
         _drain(done, what, len(scenes))
         return
     with _pool(workers) as pool:
-        _drain(pool.map(write_scene, scenes, chunksize=4), what, len(scenes))
+        _drain(pool.map(write_scene, scenes, chunksize=2), what, len(scenes))
 
 
 def _drain(done: Iterator[None], what: str, total: int) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from segraft.data.formats import SPLITS
 from segraft.data.taxonomy import Taxonomy
 from segraft.errors import UserError
+from segraft.params import Split
 
 COMMON = 0.5
 """A class in at least this share of the train images is missing, not rare, where a split does not show it."""
@@ -52,6 +53,11 @@ def _shown(frame: pd.DataFrame, dataset: str, split: str, classes: int) -> Shown
     return Shown(len(rows), np.count_nonzero(pixels, axis=0), pixels.sum(axis=0))
 
 
+def read_of(dataset: str) -> tuple[Split, ...]:
+    """The splits that are trained on or scored: the source's test is nobody's; of several sources, train is all."""
+    return {"source": SPLITS[:2], "target": SPLITS}.get(dataset, SPLITS[:1])
+
+
 def class_table(counted: Census, taxonomies: Mapping[str, Taxonomy], rare_images: int) -> pd.DataFrame:
     """One row a dataset, split and class that is learned; `state` is the rule that the class breaks there, or null."""
     rows = []
@@ -59,6 +65,7 @@ def class_table(counted: Census, taxonomies: Mapping[str, Taxonomy], rare_images
         for trainid in used_classes(name, taxonomies):
             learned = any(_train_images(counted, name, trainid, taxonomies))
             for split, state in _states(counted[name], trainid, learned, rare_images):
+                state = state if split in read_of(name) else None
                 shown = counted[name][split]
                 images = int(shown.images[trainid])
                 pixels = int(shown.pixels[trainid])

@@ -34,7 +34,7 @@ def drift(frame: pd.DataFrame) -> pd.DataFrame:
     A deviation is the root of the mean of both variances (Cohen 1988, d). The histograms are shares of images in BINS
     equal steps from `low` to `high`.
     """
-    role = frame["dataset"].str.partition("/")[0]  # several sources are one
+    role = frame["dataset"].map(lambda name: name.partition("/")[0])  # several sources are one
     values = {name: frame.loc[role == name, list(STATISTICS)].dropna() for name in ("source", "target")}
     if min(map(len, values.values())) < FEWEST:
         return pd.DataFrame(columns=COLUMNS)

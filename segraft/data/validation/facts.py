@@ -39,7 +39,7 @@ def schema() -> pa.Schema:
     text = ["image_fault", "mask_fault", "image_kind", "mask_kind", "mask_format", "labels_sha256"]
     text += ["image_fault_found", "mask_fault_found", "image_found", "mask_found", "unknown_found", "unknown_remedy"]
     text += ["image_size", "mask_size"]
-    numbers = ["spread", *STATISTICS, "void_share", "ramp_share", "agreement"]
+    numbers = ["spread", *STATISTICS, "void_share", "ramp_share", "thin_share", "agreement"]
     columns = [(name, pa.string()) for name in text] + [(name, pa.float32()) for name in numbers]
     columns += [(name, pa.int32()) for name in ("classes_shown", "move_x", "move_y")]
     columns += [("codes", pa.list_(pa.int32())), ("unknown", pa.list_(pa.int64()))]

@@ -35,7 +35,8 @@ def explain(
     unknown = {int(value) for value in values}
     if color:
         return found, _colors(taxonomy, unknown, float(shares[0]))
-    return found, _ids(taxonomy, encoding, unknown, set(facts["codes"]), facts["ramp_share"] or 0.0)
+    ramps = facts["ramp_share"] or facts["thin_share"] or 0.0
+    return found, _ids(taxonomy, encoding, unknown, set(facts["codes"]), ramps)
 
 
 def _colors(taxonomy: Taxonomy, unknown: set[int], largest: float) -> str:

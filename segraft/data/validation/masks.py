@@ -49,7 +49,9 @@ class MaskReader:
             return None, facts | {"mask_kind": "ids_for_colors", "mask_found": found}
         used = histogram(raw) if raw.ndim == 2 else None
         if used is not None and self._binary(used):
-            return None, facts | {"mask_kind": "binary_mask", "mask_found": "only the values 0 and 255"}
+            facts |= {"mask_kind": "binary_mask", "mask_found": "only the values 0 and 255"}
+            if self._table[255] == UNKNOWN:
+                return None, facts
         labels = reading.to_train_ids(raw, self.encoding, self.taxonomy)
         return labels, facts | self._describe(raw, labels, used)
 
@@ -85,7 +87,7 @@ class MaskReader:
             counts += histogram(labels)
         else:
             np.add.at(counts, self._table[: used.size], used)
-        share, steps = (0.0, 0) if used is None else ramp_share(raw)
+        share, steps, through = (0.0, 0, 0) if used is None else ramp_share(raw)
         facts: dict[str, Any] = {
             "class_pixels": counts[:classes].tolist(),
             "ignore_pixels": int(counts[void]),
@@ -94,7 +96,8 @@ class MaskReader:
             "labels_sha256": hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest()
             if np.count_nonzero(counts) > 1
             else None,
-            "ramp_share": share if steps >= TELLING else None,
+            "ramp_share": share if steps >= TELLING and through > 1 else None,
+            "thin_share": share if steps >= TELLING and through == 1 else None,
             "codes": [] if used is None else np.flatnonzero(used)[:LISTED].tolist(),
             "unknown": [],
         }

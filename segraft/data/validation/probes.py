@@ -23,7 +23,7 @@ REACH = 12
 """Cells: how far a mask is moved over its image in search of a better place."""
 
 
-def ramp_share(codes: NDArray[np.unsignedinteger[Any]]) -> tuple[float, int]:
+def ramp_share(codes: NDArray[np.unsignedinteger[Any]]) -> tuple[float, int, int]:
     """How often a step from one region to another goes through ids that lie between the two, as interpolation makes it.
 
     Of runs along rows and columns: those at most SHORT pixels long whose id lies strictly between their neighbours',
@@ -33,14 +33,18 @@ def ramp_share(codes: NDArray[np.unsignedinteger[Any]]) -> tuple[float, int]:
         codes: H×W ids as in the file.
 
     Returns:
-        The share and the number of transitions it is taken of.
+        The share, the number of transitions it is taken of, and the number of ids that are gone through: interpolation
+        makes several, where there are more than three classes; a thin class between two others is one.
     """
     lines = (every[:: max(1, len(every) // LINES)] for every in (codes, cv2.transpose(codes)))
-    ramps, jumps = (sum(counts) for counts in zip(*(_steps(np.ascontiguousarray(one)) for one in lines), strict=True))
-    return ramps / max(1, ramps + jumps), ramps + jumps
+    found = [_steps(np.ascontiguousarray(one)) for one in lines]
+    through, jumps = np.concatenate([ids for ids, _ in found]), sum(count for _, count in found)
+    every = len(through) + jumps
+    return len(through) / max(1, every), every, len(np.unique(through))
 
 
-def _steps(lines: NDArray[np.unsignedinteger[Any]]) -> tuple[int, int]:
+def _steps(lines: NDArray[np.unsignedinteger[Any]]) -> tuple[NDArray[np.int32], int]:
+    """The id of each step of a ramp, and the number of direct steps."""
     width = lines.shape[1]
     start = _runs(lines, width)
     long = np.diff(start, append=lines.size) > SHORT
@@ -48,7 +52,7 @@ def _steps(lines: NDArray[np.unsignedinteger[Any]]) -> tuple[int, int]:
     step = np.where(first[1:], 0, np.diff(value))  # 0: the next run is on another line
     ramps = (step[:-1] * step[1:] > 0) & ~long[1:-1]
     jumps = (np.abs(step) >= 2) & long[1:] & long[:-1]
-    return int(np.count_nonzero(ramps)), int(np.count_nonzero(jumps))
+    return value[1:-1][ramps], int(np.count_nonzero(jumps))
 
 
 def _runs(values: NDArray[np.unsignedinteger[Any]], width: int) -> NDArray[np.intp]:

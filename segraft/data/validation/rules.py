@@ -225,6 +225,20 @@ def _mask_rules(knobs: Validate) -> list[Rule]:
             "resize masks with nearest neighbour only, and keep them as PNG",
         ),
         _mask(
+            "thin_class",
+            WARNING,
+            _at_most("thin_share", RAMPS),
+            "{thin_share:.0%} of its steps between classes pass through one id in between, as through a thin class",
+            "nothing to do if it was drawn; if masks were resized, do it with nearest neighbour",
+        ),
+        _mask(
+            "background_and_void",
+            WARNING,
+            _never("mask_kind", "background_and_void"),
+            "{mask_found}, unlike the dataset's other masks",
+            "check whether 255 is meant for what nobody labelled, or for a class; then write its id",
+        ),
+        _mask(
             "void_mask",
             ERROR,
             gxe.ExpectColumnValuesToBeBetween(column="void_share", max_value=1, strict_max=True, row_condition=train),

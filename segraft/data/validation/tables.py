@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from segraft.data.formats import SPLITS, Listing
 from segraft.data.taxonomy import Taxonomy
-from segraft.data.validation.classes import Census, class_table
+from segraft.data.validation.classes import Census, class_table, read_of
 from segraft.data.validation.drift import drift
 from segraft.data.validation.files import USUAL_FORMAT
 from segraft.data.validation.hints import one_past
@@ -25,10 +25,10 @@ from segraft.data.validation.twins import NONE, Places, exact_twins, near_twins
 from segraft.errors import UserError
 from segraft.params import Dataset, Validate
 
-READ = {"source": SPLITS[:2], "target": SPLITS}
-"""The splits that training and scoring read: the source's test is nobody's; of one of several sources, train is all."""
 FEW = 10
 """A split of fewer images has no shares worth judging."""
+MOST = 0.5
+"""Share of a dataset's masks."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Given:
 
 def build(facts: pa.Table, given: Mapping[str, Given], counted: Census, knobs: Validate) -> dict[str, pd.DataFrame]:
     """Every table, by name, in the order of the report."""
-    frame = facts.to_pandas()
+    frame = _judge_binary(facts.to_pandas())
     samples = pd.concat([frame, *_twins(facts, frame, knobs), channel_order(frame)], axis=1)
     samples["turned"] = np.where(_turned(frame), "; height and width are exchanged", "")
     # a night target agrees less than a clear source: each is compared with its own
@@ -79,6 +79,16 @@ def datasets(frame: pd.DataFrame, given: Mapping[str, Given]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _judge_binary(frame: pd.DataFrame) -> pd.DataFrame:
+    """One mask of background and void may be right; where most are so, 255 was written for the foreground."""
+    binary = frame["mask_kind"] == "binary_mask"
+    most = binary.groupby(frame["dataset"]).transform("mean") >= MOST
+    wrong, lone = binary & most, binary & ~most & frame["void_share"].notna()
+    frame.loc[lone, "mask_kind"] = "background_and_void"
+    frame.loc[wrong, ["void_share", "classes_shown"]] = np.nan  # one finding is enough
+    return frame
+
+
 def _unmapped(source: Taxonomy, target: Taxonomy, joint: bool) -> str | None:
     try:
         target.joint_from(source) if joint else target.map_from(source)
@@ -99,7 +109,7 @@ def splits(samples: pd.DataFrame, given: Mapping[str, Given]) -> pd.DataFrame:
     """One row a split that is read: how many samples, and which share of them is doubtful."""
     rows = []
     for name, one in given.items():
-        for split in READ.get(name, SPLITS[:1]) if one.trouble is None else ():
+        for split in read_of(name) if one.trouble is None else ():
             part = samples[(samples["dataset"] == name) & (samples["split"] == split)]
             row = {"dataset": name, "split": split, "samples": len(part)}
             twins, single = part["near_twin"].notna(), part["classes_shown"].dropna() == 1

@@ -9,6 +9,7 @@ from segraft.errors import UserError
 
 if TYPE_CHECKING:
     from segraft.serving.runtime import Runtime
+    from segraft.serving.runtimes.card import ServingCard
 
 SERVING = "serving.json"
 """What export writes about them all."""
@@ -35,6 +36,17 @@ def open_named(folder: Path, name: str, threads: int) -> Runtime:
         name = serving.chosen if serving else "torch"
     if name not in held:
         raise UserError(f"serve.runtime: {name!r}: {folder} holds no such runtime; choose auto or {', '.join(held)}")
+    try:
+        return _open(folder, name, serving, threads)
+    except ModuleNotFoundError as error:
+        others = ", ".join(other for other in held if other.partition("-")[0] != name.partition("-")[0])
+        instead = f"choose {others}" if others else "export the model first"
+        raise UserError(
+            f"serve.runtime: {name!r}: no {error.name} here; {instead}, or use an image that has it"
+        ) from None
+
+
+def _open(folder: Path, name: str, serving: ServingCard | None, threads: int) -> Runtime:
     if name.startswith("torch"):
         from segraft.serving.runtimes.eager import Compiled, Eager
 
