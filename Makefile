@@ -6,8 +6,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 5000
 WORKERS ?= 2
-# A file's tests stay together, so that what they share is made once.
-PYTEST = python -m pytest --numprocesses $(WORKERS) --dist loadfile --durations 20
+# A file's tests stay together, so that what they share is made once. A worker that dies fails its test and is not
+# replaced: pytest-xdist 3.8 may give the new one a file that is done, and wait for ever (its issue 1378).
+PYTEST = python -m pytest --numprocesses $(WORKERS) --dist loadfile --max-worker-restart 0 --durations 20
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-fast lint ui serve bench lock image
 

@@ -5,7 +5,7 @@
 Same network (DeepLabV3+ on ResNet-18), files (360×480 PNG), crop (224×224), batch (8), optimizer (SGD) and geometric
 augmentation (scale 0.5 to 2, flip, crop) on both sides, on all cores of the machine. The peer: fp32, PIL transforms,
 torch.utils.data.DataLoader with 2 workers. Ours: the packed dataset (made once; its making is timed too), one loader
-thread, bf16 where the hardware has it, channels_last. The two take turns of a few steps; medians over the rounds.
+thread, bf16 where the hardware gains by it, channels_last. The two take turns of a few steps; medians over the rounds.
 """
 
 from __future__ import annotations

@@ -313,7 +313,9 @@ class Training(Section):
     ohem_keep: Annotated[float, Field(gt=0, le=1)] = Field(description="share of the pixels, the hardest, that count")
     focal_gamma: NonNegative
     tversky: tuple[Positive, Positive] = Field(description="weights of false and of missed pixels")
-    precision: Literal["auto", "fp32", "bf16"] = Field(description="auto: bf16 where the hardware multiplies it")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        description="auto: bf16 where it is faster: GPUs that have it, CPUs with AMX"
+    )
     patience: Count = Field(description="stop after this many epochs without a better validation mIoU (0: never)")
     checkpoint_every: Count = Field(description="steps between two checkpoints (0: only at the end of an epoch)")
     threads: Count = Field(description="CPU threads of torch (0: all the process may use)")

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from segraft.device import autocast
+from segraft.errors import UserError
 from segraft.training.cpu import fit_convolutions, give_upsamplings_dense_gradients
 
 
@@ -97,3 +99,23 @@ def test_an_upsampling_before_a_concatenation_gets_a_dense_gradient(mode, layout
         gradients.append(low.grad)
     assert dense == [False, True]
     assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize(
+    ("amx", "avx512", "enabled"),
+    [
+        (True, True, {"auto": True, "bf16": True, "fp32": False}),
+        (False, True, {"auto": False, "bf16": True, "fp32": False}),
+        (False, False, {"auto": False, "bf16": None, "fp32": False}),
+    ],
+)
+def test_bf16_is_chosen_where_it_is_faster_and_refused_where_it_is_none(amx, avx512, enabled, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    for precision, on in enabled.items():
+        if on is None:
+            with pytest.raises(UserError, match="precision: bf16: this cpu does not multiply bfloat16"):
+                autocast(torch.device("cpu"), precision)
+        else:
+            with autocast(torch.device("cpu"), precision)():
+                assert torch.is_autocast_enabled("cpu") == on

@@ -45,7 +45,7 @@ class Served(nn.Module):
 
 
 class Eager:
-    """A model folder in PyTorch, in bf16 where the hardware multiplies it, as evaluate does.
+    """A model folder in PyTorch, in bf16 where that is faster, as evaluate does.
 
     Args:
         folder: the model folder.
