@@ -12,8 +12,8 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -85,35 +85,21 @@ class Gone(Exception):
 
 
 @dataclass
-class Door:
-    """What the whole server shares.
+class Room:
+    """Bytes that may be in memory at once; what comes alone always fits.
 
     Attributes:
-        limits: what is accepted.
-        stamp: the header X-Segraft-Model.
-        draining: whether the server is about to stop.
-        held: bytes of all bodies in memory, of whatever protocol.
-        sending: bytes of all answers larger than a piece that clients have not read to the end.
+        limit: how many.
+        full: what there is too much of when no more fit, for who is turned away.
+        held: how many there are.
     """
 
-    limits: ServeLimits
-    stamp: str
-    draining: bool = False
+    limit: int
+    full: str
     held: int = 0
-    sending: int = 0
-
-    @property
-    def budget(self) -> int:
-        """Bytes that all bodies may have."""
-        return BODIES * (self.limits.body_mb << 20)
-
-    @property
-    def message(self) -> int:
-        """Bytes of the largest gRPC message."""
-        return min(self.limits.message_mb, self.limits.body_mb) << 20
 
     @contextmanager
-    def room(self) -> Iterator[Callable[[int], None]]:
+    def entered(self) -> Iterator[Callable[[int], None]]:
         """Gives a function that takes room for so many more bytes; all are given back when the block ends.
 
         Raises:
@@ -123,15 +109,43 @@ class Door:
 
         def take(size: int) -> None:
             nonlocal taken
+            if self.held and self.held + size > self.limit:
+                raise Refused(503, f"busy: too many large {self.full}; try again later", 1)
             taken += size
             self.held += size
-            if self.held > self.budget:
-                raise Refused(503, "busy: too many large requests at once; try again later", 1)
 
         try:
             yield take
         finally:
             self.held -= taken
+
+
+@dataclass
+class Door:
+    """What the whole server shares.
+
+    Attributes:
+        limits: what is accepted.
+        stamp: the header X-Segraft-Model.
+        draining: whether the server is about to stop.
+        bodies: of whatever protocol.
+        answers: those larger than a piece that clients have not read to the end.
+    """
+
+    limits: ServeLimits
+    stamp: str
+    draining: bool = False
+    bodies: Room = field(init=False)
+    answers: Room = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.bodies = Room(BODIES * (self.limits.body_mb << 20), "requests at once")
+        self.answers = Room(ANSWERS * (self.limits.answer_mb << 20), "answers wait to be read")
+
+    @property
+    def message(self) -> int:
+        """Bytes of the largest gRPC message."""
+        return min(self.limits.message_mb, self.limits.body_mb) << 20
 
 
 class Guard:
@@ -160,7 +174,7 @@ class Guard:
         try:
             known, params = self._route(scope)
             route = known.path
-            with self._door.room() as take:
+            with self._door.bodies.entered() as take:
                 body = await self._body(headers, receive, take) if scope["method"] == "POST" else b""
                 reply.read = True
                 if known.handler is None:
@@ -235,11 +249,12 @@ class _Reply:
 
     def __init__(self, send: Send, call: Call, door: Door) -> None:
         self._send, self._call, self._door = send, call, door
-        self.status, self.read, self._size = 0, False, 0
+        self.status, self.read, self._room = 0, False, ExitStack()
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._take(int(dict(message.get("headers", [])).get(b"content-length", 0)))
+            if (size := int(dict(message.get("headers", [])).get(b"content-length", 0))) > PIECE:
+                self._room.enter_context(self._door.answers.entered())(size)
             self.status = message["status"]
             own = {"x-request-id": self._call.id, "x-segraft-model": self._door.stamp}
             own["server-timing"] = self._call.server_timing
@@ -256,16 +271,7 @@ class _Reply:
 
     def close(self) -> None:
         """Give back the room that the answer took."""
-        self._door.sending -= self._size
-        self._size = 0
-
-    def _take(self, size: int) -> None:
-        if size <= PIECE:
-            return
-        if self._door.sending and self._door.sending + size > ANSWERS * (self._door.limits.answer_mb << 20):
-            raise Refused(503, "busy: too many large answers wait to be read; try again later", 1)
-        self._door.sending += size
-        self._size = size
+        self._room.close()
 
     async def refuse(self, refused: Refused, receive: Receive, waits: bool) -> None:
         """Send an error; then read on for a while, so that a client that still sends gets to read it.

@@ -51,7 +51,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
     def __init__(self, plane: DataPlane, door: Door) -> None:
         super().__init__(plane, None)
         self._door = door
-        self._reading = asyncio.Semaphore(door.budget // (COPIES * door.message))
+        self._reading = asyncio.Semaphore(door.bodies.limit // (COPIES * door.message))
         self._asking = asyncio.Semaphore(ASKING)  # apart: whether the server lives is asked while it reads images
 
     async def RepositoryModelLoad(self, request: Any, context: Any) -> None:
@@ -71,7 +71,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
             call.give(remaining)
         current.set(call)
         try:
-            with self._door.room() as take:
+            with self._door.bodies.entered() as take:
                 message = await self._read(context, take, self._reading, self._door.limits.body)
                 return await super().ModelInfer(message, context)
         except Refused as refused:
@@ -99,7 +99,7 @@ class Servicer(InferenceServicer):  # type: ignore[misc]
 
     async def brief(self, answer: Callable[[Any, Any], Awaitable[Any]], context: Any) -> Any:
         """What a method that is no prediction answers to a message that only names something."""
-        with self._door.room() as take:
+        with self._door.bodies.entered() as take:
             message = await self._read(context, take, self._asking, LINGER)
             if message.ByteSize() > SMALL:
                 raise Refused(413, f"message: more than {SMALL} bytes")

@@ -84,9 +84,6 @@ class Run:
     ) -> None:
         self.model, self.card, self.training, self.device, self.store = model, card, training, device, store
         self.world = world or World(device)
-        if not self.world.rank:
-            for line in without_effect(training, model, kept):
-                print(line)
         if training.batch_norm == "reestimate":
             train = batches(dataset.split("train"), training.batch_size)
             where = next(model.parameters()).device
@@ -99,6 +96,9 @@ class Run:
             raise UserError(f"{dataset.location}: no train samples to train on")
         self.steps_per_epoch = training.steps_per_epoch or math.ceil(len(self.loader) / training.batch_size)
         self.total = training.epochs * self.steps_per_epoch
+        if not self.world.rank:
+            for line in without_effect(training, model, kept, self.total):
+                print(line)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
         self._shown: dict[str, str] = {}

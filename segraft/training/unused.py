@@ -13,13 +13,14 @@ WEIGHTED, SMOOTHED = ("cross_entropy", "ohem", "focal"), ("cross_entropy", "ohem
 """Losses that know class weights, and label smoothing."""
 
 
-def without_effect(training: Training, model: nn.Module, kept: Collection[str]) -> list[str]:
+def without_effect(training: Training, model: nn.Module, kept: Collection[str], steps: int) -> list[str]:
     """What has no effect, and why.
 
     Args:
         training: the knobs.
         model: what they are to train.
         kept: names of the parameters that came from the pretrained model.
+        steps: of the run.
     """
     found = []
     if training.class_weights != "none" and not set(WEIGHTED) & set(training.loss):
@@ -36,4 +37,8 @@ def without_effect(training: Training, model: nn.Module, kept: Collection[str]) 
         found.append(f"layer_decay: {training.layer_decay}: freeze: {training.freeze} keeps the encoder as it is")
     if training.freeze == "gradual" and not training.thaw:
         found.append("freeze: gradual: thaw: 0 thaws all at once")
+    if training.schedule != "constant" and training.warmup != "none" and 0 < steps <= training.warmup_steps:
+        found.append(
+            f"schedule: {training.schedule}: warm-up takes {training.warmup_steps} steps, this run has {steps}"
+        )
     return [f"without effect: {line}" for line in found]

@@ -1,7 +1,9 @@
 """`segraft tune`: the search here, and the same search for Katib."""
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -78,6 +80,24 @@ def test_the_trials_of_two_studies_are_trained_apart(bench):
         own = replace(bench, overrides=("finetune.epochs=1", "finetune.steps_per_epoch=1", "finetune.threads=1"))
         assert tuning.search(chosen, own).trials[0].state == TrialState.COMPLETE
     assert len(list(bench.folder.rglob("training.json"))) == 2
+
+
+@pytest.mark.slow
+def test_a_search_that_is_interrupted_ends_at_once_and_goes_on_in_the_same_trial(bench, tmp_path):
+    """Ctrl-C reaches the whole group: the search and the step that it watches."""
+    short = ["tune.trials=1", "finetune.epochs=40", "finetune.steps_per_epoch=2", "finetune.threads=1", SPACE]
+    command = [sys.executable, "-m", "segraft", "tune", "--dataset", str(bench.dataset)]
+    command += ["--pretrained", str(bench.pretrained), "--folder", str(bench.folder)]
+    command += [word for override in (*short, f"tracking.uri=sqlite:///{tmp_path}/m.db") for word in ("-S", override)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout and "epoch 1:" in process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 128 + signal.SIGINT
+    [output] = bench.folder.rglob("output.txt")
+    assert not list(bench.folder.rglob("training.json")) and list(bench.folder.rglob("state.json"))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step" in output.read_text() and len(list(bench.folder.rglob("training.json"))) == 1
 
 
 def test_trials_are_children_in_mlflow_and_a_pruned_one_says_so(bench, tmp_path):

@@ -211,6 +211,18 @@ def test_a_student_of_a_pruned_model_is_as_wide_as_its_encoder(folders, tmp_path
     assert read_card(tmp_path / "student").channels == {}
 
 
+def test_a_student_takes_its_statistics_from_the_images_whatever_finetune_does_with_the_model_s(
+    folders, tmp_path, training
+):
+    for policy, kind in (("frozen", nn.BatchNorm2d), ("group", nn.GroupNorm)):
+        how, place = training.model_copy(update={"batch_norm": policy}), tmp_path / policy
+        teach(folders / "model", folders / "packed", STUDENT, START, how, place / "work", place / "model")
+        encoder = load_model(place / "model")[0].get_submodule("encoder")
+        norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]
+        assert {type(norm) for norm in norms} == {kind}
+        assert policy == "group" or all(norm.running_mean.any() for norm in norms)
+
+
 def candidate(**changes):
     of = Candidate(Form(), "a", latency_ms=10, size_mb=10, miou=0.5, miou_loss=1, agrees=True)
     return replace(of, **changes)

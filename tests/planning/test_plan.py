@@ -8,15 +8,19 @@ import numpy as np
 import pytest
 import yaml
 
+from segraft.checkpoint import read_card, save_model
 from segraft.commands import plan_transfer
 from segraft.data.packed import PackedDataset
 from segraft.errors import UserError
+from segraft.models import create_model
 from segraft.params import load_params
+from segraft.planning import plan as planning
 from segraft.planning.distance import kid
 from segraft.planning.facts import measure, objects
-from segraft.planning.machine import Trial, best_batch
+from segraft.planning.machine import Probe, Trial, best_batch
 from segraft.planning.plan import batch_of_minutes, batch_of_pixels
 from segraft.planning.rules import DATA, MACHINE, RATE, RULES, decide
+from segraft.planning.rules.data import FEW
 from segraft.planning.write import commented
 from segraft.steps import run
 from tests.planning.conftest import PARAMS, PLAIN, Look, manifest, pack
@@ -229,6 +233,22 @@ def test_a_plan_loads_trains_and_says_why(tmp_path, pretrained, capsys):
     paths |= {"dataset": tmp_path, "pretrained": pretrained}
     metrics = run("finetune", {"model": planned.model, "finetune": planned.finetune}, paths)
     assert metrics["steps"] == steps
+
+
+def test_the_machine_is_measured_with_the_adapters_that_will_be_trained(tmp_path, pretrained, monkeypatch):
+    card = read_card(pretrained).model_copy(update={"arch": "segformer", "encoder": "mit_b0"})
+    save_model(tmp_path / "donor", create_model(card.arch, card.encoder, len(card.classes)), card)
+    adapted = []
+
+    def probe(model, *others):
+        adapted.append(any("parametrizations" in name for name, _ in model.named_parameters()))
+        return Probe(model, *others)
+
+    monkeypatch.setattr(planning, "Probe", probe)
+    args = arguments(tmp_path, tmp_path / "donor", Look(train=FEW + 1))  # with fewer the plan does without
+    args.set = ["model.arch=segformer", "model.encoder=mit_b0", "finetune.lora_rank=2"]
+    plan_transfer.main(args)
+    assert adapted and all(adapted)
 
 
 def test_comments_stand_in_the_file_and_nothing_else_changes(facts):

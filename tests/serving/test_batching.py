@@ -253,10 +253,10 @@ def test_confidence_is_sampled_and_hard_images_are_set_aside_within_bounds(whole
 
 def test_bodies_share_a_budget_that_is_given_back():
     limits = load_params(ROOT / "params.yaml").serve.limits.model_copy(update={"body_mb": 1})
-    door = Door(limits, "")
-    with door.room() as take:
+    room = Door(limits, "").bodies
+    with room.entered() as take:
         take(3 << 20)
-        with pytest.raises(Refused) as caught, door.room() as take_more:
+        with pytest.raises(Refused) as caught, room.entered() as take_more:
             take_more(2 << 20)
-        assert caught.value.status == 503 and door.held == 3 << 20
-    assert door.held == 0
+        assert caught.value.status == 503 and room.held == 3 << 20
+    assert room.held == 0

@@ -149,10 +149,15 @@ def test_self_training_that_does_harm_is_stopped_and_undone(tmp_path, rich, dono
         ({"self_train": SELF, "ema": 0.9}, ["self_train: begins after 1 epochs, and this run has 0"]),
         ({"freeze": "encoder", "layer_decay": 0.5}, ["layer_decay: 0.5: freeze: encoder keeps"]),
         ({"freeze": "gradual", "thaw": 0}, ["freeze: gradual: thaw: 0"]),
+        (
+            {"epochs": 1, "steps_per_epoch": 2, "warmup": "linear", "warmup_steps": 2, "schedule": "poly"},
+            ["schedule: poly: warm-up takes 2 steps, this run has 2"],
+        ),
+        ({"epochs": 1, "steps_per_epoch": 2, "warmup": "linear", "warmup_steps": 1, "schedule": "poly"}, []),
     ],
 )
 def test_a_knob_without_effect_is_named(changes, lines, tmp_path, rich, donors, capsys):
-    finetune(tmp_path, rich, donors["resnet18"], epochs=0, **changes)
+    finetune(tmp_path, rich, donors["resnet18"], **{"epochs": 0} | changes)
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("without effect: ")]
     assert len(said) == len(lines)
     assert all(line.startswith(f"without effect: {start}") for start, line in zip(lines, said, strict=True))
