@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from segraft.processes import collect_rarely, ended_by_sigterm
 from segraft.steps import STEPS, Spec, run, spec, write_json
 
 EXIT_DATA, EXIT_IO = 65, 74  # sysexits.h: EX_DATAERR, EX_IOERR
+EXIT_PIPE = 128 + signal.SIGPIPE
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+"""What a disk says for which the user can do something."""
 
 COMMANDS = {
     "fetch": "download a public dataset into data/ (needs a network)",
@@ -46,8 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"segraft {name}: {error}", file=sys.stderr)
         return EXIT_DATA
+    except BrokenPipeError:  # who reads has enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if error.errno not in REFUSED:
             raise
         print(f"segraft {name}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return EXIT_IO

@@ -794,7 +794,9 @@ def parse_override(values: Mapping[str, Any], override: str) -> tuple[list[str],
         if not isinstance(node, Mapping) or key not in node:
             raise UserError(f"-S {override}: params.yaml has no {dotted}")
         node = node[key]
-    return keys, _parse_yaml(text, f"-S {override}")
+    value = _parse_yaml(text, f"-S {override}")
+    # YAML takes on, off, yes and no for truth values; a name may be one of them.
+    return keys, text if isinstance(node, str) and isinstance(value, bool) else value
 
 
 def as_section(name: str, values: Section | Mapping[str, Any] | str) -> Section:

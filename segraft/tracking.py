@@ -33,6 +33,8 @@ DIGEST = 36
 """Longest digest of a dataset; DVC's md5 of a folder has just this length."""
 KEY, STEP = "segraft.key", "segraft.step"
 SQLITE = "sqlite:///"
+STORES = re.compile(r"(sqlite|mysql|postgresql|mssql)(\+\w+)?://|https?://|databricks")
+"""What MLflow keeps a registry in: a folder is none any more."""
 
 
 class TrackingUnavailable(UserError):
@@ -151,9 +153,13 @@ def connect(tracking: Tracking) -> Iterator[Tracker]:
 
     Raises:
         TrackingUnavailable: a server does not answer within the timeout, or refuses; also in the middle of the block.
-        UserError: a local store is broken.
+        UserError: a local store is broken, or it is none that MLflow keeps a registry in.
     """
     uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "") or f"{SQLITE}mlflow.db"
+    if not STORES.match(uri):
+        raise UserError(
+            f"tracking.uri: {without_password(uri)}: expected sqlite:///FILE, or http(s)://SERVER of MLflow's"
+        )
     local = Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
     if local:
         uri = f"{SQLITE}{local}"

@@ -159,6 +159,12 @@ def test_a_bad_override_is_one_clear_error(override, message):
         load_params(ROOT / "params.yaml", [override])
 
 
+@pytest.mark.parametrize("word", ["on", "no", "true"])
+def test_a_name_may_be_a_word_that_yaml_takes_for_a_truth_value(word):
+    assert load_params(ROOT / "params.yaml", [f"serve.name={word}"]).serve.name == word
+    assert load_params(ROOT / "params.yaml", ["validate.strict=on"]).section("validate").strict is True
+
+
 def test_unknown_and_missing_keys_are_named_with_their_path(tmp_path):
     values = yaml.safe_load((ROOT / "params.yaml").read_text())
     values["augment"]["online"]["flipp"] = values["augment"]["online"].pop("flip")

@@ -163,6 +163,13 @@ def test_a_server_that_refuses_is_unavailable(status):
         http.server_close()
 
 
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns", "ftp://bob:secret@x"])
+def test_what_keeps_no_registry_is_refused(uri):
+    with pytest.raises(UserError, match=r"tracking\.uri: .*: expected sqlite:///FILE") as error, connect(server(uri)):
+        pass
+    assert "secret" not in str(error.value)
+
+
 def test_a_broken_database_is_named_at_once(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(b"not a database, but long enough to look like one" * 100)
     started = time.monotonic()

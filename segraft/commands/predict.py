@@ -10,6 +10,7 @@ import argparse
 import glob
 import json
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -78,7 +79,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlay", action="store_true", help="write OUT/overlays, too: the picture under the classes")
     parser.add_argument("--alpha", type=_fraction, default=0.5, help="opacity of the classes in overlays (0.5)")
     parser.add_argument("--json", action="store_true", help="print one JSON object an image instead of the table")
-    parser.add_argument("--timeout", type=float, default=120.0, help="seconds that the server may take an image (120)")
+    parser.add_argument(
+        "--timeout", type=_seconds, default=120.0, help="seconds that the server may take an image (120)"
+    )
     parser.add_argument("--header", action="append", default=[], metavar="NAME:VALUE", help="send it to the server")
     parser.add_argument("--params", type=Path, default=Path("params.yaml"), help="with --model: its section serve")
 
@@ -131,6 +134,8 @@ def find_jobs(patterns: Sequence[str], out: Path) -> list[Job]:
 def _matches(pattern: str) -> Iterator[tuple[Path, Path]]:
     """Images, and their paths without suffix below the folder that was named."""
     path = Path(pattern)
+    if not pattern:
+        raise UserError("IMAGE: empty; name a file, a folder (. for this one) or a pattern")
     if path.is_dir():
         found = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES and file.is_file()]
         if not found:
@@ -212,6 +217,13 @@ def table(answers: Sequence[Segmentation]) -> str:
     for name, pixels in sorted(sums.items(), key=lambda pair: -pair[1]):
         lines.append(f"{name:<{width}}  {pixels / total:>7.2%}  {pixels:>14,}")
     return "\n".join(lines)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= threading.TIMEOUT_MAX:
+        raise argparse.ArgumentTypeError(f"{text}: expected more than 0 seconds")
+    return value
 
 
 def _fraction(text: str) -> float:

@@ -112,7 +112,7 @@ def teach(
     distill = training.distill.model_copy(update={"teacher": str(model)})
     # What is made by chance has no statistics to keep, and no layers that are better left alone.
     norm = "group" if training.batch_norm == "group" else "train"
-    how = training.model_copy(update={"distill": distill, "batch_norm": norm, "freeze": "none"})
+    how = training.model_copy(update={"distill": distill, "batch_norm": norm, "freeze": "none", "lora_rank": 0})
     pretrained = None if card.channels else model  # pruned widths fit no other encoder
     remove(work / "log")
     train("compress", network, how, dataset, pretrained, work / "run", destination, work / "log")

@@ -196,7 +196,7 @@ def kin(folder: Path, taxonomy: Taxonomy) -> dict[str, tuple[tuple[str, str], ..
     other way round.
     """
     found = {}
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(folder.glob("[!.]*.yaml")):
         other = load_taxonomy(folder, path.stem)
         pairs = set(_linked(taxonomy.maps.get(other.name, {}), other.names))
         pairs |= {(theirs, ours) for ours, theirs in _linked(other.maps.get(taxonomy.name, {}), taxonomy.names)}

@@ -34,13 +34,14 @@ def unlabelled(files: Files, dataset: Dataset, wanted: str | None) -> list[Calla
     if wanted is None:
         return []
     every = list_samples(files.root, dataset.model_copy(update={"limit": None})).samples
+    whole = list_samples(files.root, dataset.model_copy(update={"limit": None, "include": ("*",)}))
     if wanted == REST:
         images = [sample.image for sample in every if sample.split == "train"]
     else:
         inside(f"augment.unlabelled: {wanted}", wanted)
         found = sorted(path for path in files.root.glob(wanted) if path.suffix.lower() in IMAGE_SUFFIXES)
         images = [path.relative_to(files.root).as_posix() for path in found]
-    known = {row["image"] for row in files.rows} | {sample.mask for sample in every}
+    known = {row["image"] for row in files.rows} | {sample.mask for sample in whole.samples} | set(whole.orphans)
     images = [image for image in images if image not in known]
     if not images:
         raise UserError(

@@ -36,7 +36,7 @@ def build(folder: Path, kind: str) -> list[Resource]:
     unknown = sorted(set(told) - USED - PASSED_OVER)
     if unknown:
         raise UserError(f"{path}: {unknown[0]}: not known here; `kubectl apply -k {folder}` knows it, or do without")
-    found = [resource for entry in told["resources"] for resource in _read(folder / entry, kind)]
+    found = [resource for entry in told.get("resources", []) for resource in _read(folder / entry, kind)]
     for patch in told.get("patches", []):
         found = [_patched(resource, patch, path) for resource in found]
     for resource in found:
@@ -53,8 +53,11 @@ def build(folder: Path, kind: str) -> list[Resource]:
 def _read(place: Path, kind: str) -> list[Resource]:
     if place.is_dir():
         return build(place, kind)
-    read_yaml_all = yaml.safe_load_all(place.read_text(encoding="utf-8"))
-    return [resource for resource in read_yaml_all if resource["kind"] == kind]
+    try:
+        documents = list(yaml.safe_load_all(place.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{place}: {' '.join(str(error).split())}; a kustomization names it") from None
+    return [found for found in documents if isinstance(found, dict) and found.get("kind") == kind]
 
 
 def _patched(resource: Resource, patch: dict[str, Any], path: Path) -> Resource:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segraft.errors import UserError
 from segraft.params import Crf
 
 Floats = NDArray[np.float32]
@@ -128,7 +129,8 @@ def _packed(corners: Ints) -> tuple[Ints, Ints]:
     d = corners.shape[-1]
     low = corners.min((0, 1)) - d - 1
     sizes = corners.max((0, 1)) + d + 2 - low
-    assert np.prod(sizes.astype(np.float64)) < 2**62, "the lattice is too fine for 64-bit keys"
+    if np.prod(sizes.astype(np.float64)) >= 2**62:  # keys have 64 bits
+        raise UserError("evaluate.crf: position_std or color_std (0…255) is too small for this image; raise it")
     radix = np.concatenate([[1], np.cumprod(sizes[:-1])])
     return ((corners - low) @ radix), radix
 

@@ -109,7 +109,7 @@ def run(
     metrics: Metrics = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
     for path, kind in steps.spec(name).paths.items():
         if kind == "out":
-            shutil.move(seen[path], paths[path])
+            _copy(Path(seen[path]), Path(paths[path]))
     client.delete_job(started)
     steps.remove(folder)
     return metrics
@@ -125,9 +125,14 @@ def _seen(path: str, kind: str, place: str | Path, shared: Path, folder: Path) -
         raise UserError(f"{place}: the nodes of a TrainJob keep unfinished work where all see it, below {shared}")
     copy = folder / path
     if not copy.exists():
-        with steps.beside(copy) as made:
-            (shutil.copytree if Path(place).is_dir() else shutil.copy2)(place, made)
+        _copy(Path(place), copy)
     return str(copy)
+
+
+def _copy(place: Path, to: Path) -> None:
+    """What is copied stays: a watching pod that is lost in between is followed by one that needs all of it."""
+    with steps.beside(to) as made:
+        (shutil.copytree if place.is_dir() else shutil.copy2)(place, made)
 
 
 def _command(name: str, knobs: Mapping[str, str], seen: Mapping[str, str], folder: Path) -> list[str]:

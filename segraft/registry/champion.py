@@ -64,7 +64,7 @@ def promote(tracker: Tracker, name: str, version: str, contest: Contest) -> Verd
     if wins and champion != version:
         tracker.client.set_registered_model_alias(name, CHAMPION, version)
     past = history(tracker, name)
-    if wins and (not past or past[-1]["version"] != version):
+    if wins and (champion != version or not past or past[-1]["version"] != version):
         replaced = None if champion == version else champion
         now = datetime.now(UTC).isoformat(timespec="seconds")
         past.append({"version": version, "replaced": replaced, "at": now, "why": why})

@@ -108,9 +108,12 @@ class Hardest:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._most, self._lock = folder, most, threading.Lock()
         self._heap: list[tuple[float, str]] = []
-        for path in folder.glob("*.json"):
-            note = json.loads(path.read_text(encoding="utf-8"))
-            heapq.heappush(self._heap, (-float(note["confidence"]), str(note["file"])))
+        for path in folder.glob("[!.]*.json"):
+            try:
+                note = json.loads(path.read_text(encoding="utf-8"))
+                heapq.heappush(self._heap, (-float(note["confidence"]), str(note["file"])))
+            except (ValueError, LookupError, TypeError):  # a labelling tool's, say
+                logger.warning("%s: not a note of this server; left alone", path)
         self._shrink()
 
     def offer(self, confidence: float, of: Segmented, data: bytes | None) -> None:

@@ -90,6 +90,7 @@ class Run:
             reestimate(model, (network_input(card, [s.image for s in samples], where) for samples in train))
         self.averaged = copy.deepcopy(model).requires_grad_(False) if training.ema else model
         self.val = dataset.split("val")
+        self.scored = any(self.val.card.class_pixels)
         part = self.world.part_of(training.batch_size)
         self.loader = Loader(dataset, training.batch_size, training.seed, part=part, source_share=training.source_share)
         if training.epochs and not len(self.loader.split):
@@ -97,7 +98,7 @@ class Run:
         self.steps_per_epoch = training.steps_per_epoch or math.ceil(len(self.loader) / training.batch_size)
         self.total = training.epochs * self.steps_per_epoch
         if not self.world.rank:
-            for line in without_effect(training, model, kept, self.total):
+            for line in without_effect(training, model, kept, self.total, self.scored):
                 print(line)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
@@ -110,8 +111,8 @@ class Run:
         self._distillation = Distillation(training.distill, *teacher, model) if teacher else None
         self._self_training: SelfTraining | None = None
         if training.self_train.weight:
-            if not len(self.val):
-                raise UserError(f"self_train: {dataset.location} has no val samples that could show that it does harm")
+            if not self.scored:
+                raise UserError(f"self_train: {dataset.location} has no val labels that could show that it does harm")
             bare = Loader(dataset, training.batch_size, training.seed, part=part, split="unlabelled")
             first = part[0] * training.batch_size // part[1]
             self._self_training = SelfTraining(training.self_train, training.seed, bare, card.ignore_index, first)
@@ -249,12 +250,12 @@ class Run:
     def _end_epoch(self) -> None:
         progress = self.progress
         epoch = progress.step // self.steps_per_epoch
-        score = self._validate() if len(self.val) else 0.0
-        if len(self.val):
+        score = self._validate() if self.scored else 0.0
+        if self.scored:
             progress.history.append(self._record(val_miou=score))
         if self._self_training and not progress.refused and epoch > self.training.self_train.start:
             self._refuse_harm(score)
-        if score > progress.best_miou or not len(self.val):
+        if score > progress.best_miou or not self.scored:
             progress.best_miou, progress.best_epoch, progress.stale_epochs = score, epoch, 0
             self.best = {name: tensor.detach().clone() for name, tensor in self.averaged.state_dict().items()}
         else:

@@ -213,7 +213,7 @@ def _metrics(run: Run) -> Metrics:
     metrics = {"steps": float(progress.step), "seconds": round(progress.seconds, 3)}
     if progress.step:
         metrics["images_per_second"] = round(images / progress.seconds, 3)
-    if progress.best_epoch and len(run.val):
+    if progress.best_epoch and run.scored:
         metrics["miou"] = round(progress.best_miou, 6)
     return metrics
 

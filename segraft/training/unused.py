@@ -13,7 +13,7 @@ WEIGHTED, SMOOTHED = ("cross_entropy", "ohem", "focal"), ("cross_entropy", "ohem
 """Losses that know class weights, and label smoothing."""
 
 
-def without_effect(training: Training, model: nn.Module, kept: Collection[str], steps: int) -> list[str]:
+def without_effect(training: Training, model: nn.Module, kept: Collection[str], steps: int, scored: bool) -> list[str]:
     """What has no effect, and why.
 
     Args:
@@ -21,6 +21,7 @@ def without_effect(training: Training, model: nn.Module, kept: Collection[str], 
         model: what they are to train.
         kept: names of the parameters that came from the pretrained model.
         steps: of the run.
+        scored: whether there are val labels.
     """
     found = []
     if training.class_weights != "none" and not set(WEIGHTED) & set(training.loss):
@@ -35,6 +36,10 @@ def without_effect(training: Training, model: nn.Module, kept: Collection[str], 
         found.append(f"self_train: begins after {training.self_train.start} epochs, and this run has {training.epochs}")
     if training.freeze in ("encoder", "body") and training.layer_decay < 1:
         found.append(f"layer_decay: {training.layer_decay}: freeze: {training.freeze} keeps the encoder as it is")
+    if training.freeze in ("encoder", "body") and training.distill.teacher and training.distill.kind == "feature":
+        found.append(f"distill: kind: feature is about the encoder, which freeze: {training.freeze} keeps as it is")
+    if training.patience and not scored:
+        found.append(f"patience: {training.patience}: there are no val labels")
     if training.freeze == "gradual" and not training.thaw:
         found.append("freeze: gradual: thaw: 0 thaws all at once")
     if training.schedule != "constant" and training.warmup != "none" and 0 < steps <= training.warmup_steps:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import signal
 import time
 from collections.abc import Iterable, Mapping
@@ -200,7 +201,7 @@ def _assignment(key: str, value: Any) -> str:
 
 def text(value: Any) -> str:
     """A value as YAML reads it."""
-    return str(yaml.safe_dump(value, default_flow_style=True).splitlines()[0])
+    return str(yaml.safe_dump(value, default_flow_style=True, width=math.inf).splitlines()[0])
 
 
 def _ended(study: Study) -> list[FrozenTrial]:

@@ -141,6 +141,11 @@ def test_katib_is_given_the_same_space_and_jobs_that_may_run_anywhere(tmp_path):
     assert {v["name"] for v in pod["volumes"]} == {m["name"] for m in container["volumeMounts"]}
 
 
+def test_a_choice_is_written_whole_however_long_it_is():
+    path = f"{'a' * 85} b"
+    assert yaml.safe_load(tuning.text(path)) == path and yaml.safe_load(tuning.text([path, 0.1])) == [path, 0.1]
+
+
 def test_katib_needs_a_place_for_its_data():
     with pytest.raises(UserError, match="name the folder"):
         katib(params(), Path("packed"), Path("pretrained"))

@@ -215,7 +215,7 @@ def test_a_student_takes_its_statistics_from_the_images_whatever_finetune_does_w
     folders, tmp_path, training
 ):
     for policy, kind in (("frozen", nn.BatchNorm2d), ("group", nn.GroupNorm)):
-        how, place = training.model_copy(update={"batch_norm": policy}), tmp_path / policy
+        how, place = training.model_copy(update={"batch_norm": policy, "lora_rank": 2}), tmp_path / policy
         teach(folders / "model", folders / "packed", STUDENT, START, how, place / "work", place / "model")
         encoder = load_model(place / "model")[0].get_submodule("encoder")
         norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d | nn.GroupNorm)]

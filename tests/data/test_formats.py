@@ -281,6 +281,21 @@ class TestFolder:
         with pytest.raises(UserError, match=r"s/val.txt: 2 names match no image of folder.images: x, y"):
             listed(tmp_path, "folder", folder)
 
+    def test_split_files_name_each_image_once(self, tmp_path):
+        make(tmp_path, "i/a/0.jpg", "i/b/0.jpg", "i/b/1.jpg", "i/2.jpg")
+        make(tmp_path, "s/train.txt", text="a/0\nb/0\n1\n1\nb/1.jpg\n")
+        folder = {"images": "i/**/*", "masks": "m/{dir}/{stem}.png", "split_files": "s/{split}.txt"}
+        assert [s.image for s in listed(tmp_path, "folder", folder)] == ["i/a/0.jpg", "i/b/0.jpg", "i/b/1.jpg"]
+        make(tmp_path, "s/val.txt", text="0\n")
+        with pytest.raises(UserError, match=r"s/val.txt: 0 is i/a/0.jpg or i/b/0.jpg; write which, with its folder"):
+            listed(tmp_path, "folder", folder)
+
+    def test_suffixes_count_in_any_case(self, tmp_path):
+        make(tmp_path, "i/a.JPG", "i/b.jpg", "m/a.PNG", "m/b.png")
+        listing = list_samples(tmp_path, dataset("folder", {"images": "i/*.jpg", "masks": "m/{stem}.png"}))
+        assert {s.image for s in listing.samples} == {"i/a.JPG", "i/b.jpg"}
+        assert listing.orphans == ("m/a.PNG",), "so that validate can say what is there instead"
+
     def test_split_files_may_leave_images_out_and_begin_with_a_byte_order_mark(self, tmp_path):
         make(tmp_path, *(f"{folder}/{name}.png" for folder in "im" for name in "abc"), "m/d.png")
         make(tmp_path, "s/train.txt", text="\ufeffa\nb\n")
@@ -330,9 +345,10 @@ class TestFolder:
             "c2@val": "images/val/c2.png",
         }
 
-    def test_listed_twice_survives(self, tmp_path):
+    def test_listed_in_two_splits_survives(self, tmp_path):
         make(tmp_path, "i/a.png")
-        make(tmp_path, "s/train.txt", text="a\na\n")
+        make(tmp_path, "s/train.txt", text="a\n")
+        make(tmp_path, "s/val.txt", text="a\n")
         folder = {"images": "i/*", "masks": "m/{name}", "split_files": "s/{split}.txt"}
         assert len({s.id for s in listed(tmp_path, "folder", folder)}) == 2
 

@@ -15,9 +15,9 @@ from segraft.data.validation.classes import chance
 from segraft.data.validation.correlation import correlation
 from segraft.data.validation.facts import Source
 from segraft.data.validation.files import Fault, printable, read_bytes, read_header
-from segraft.data.validation.images import difference_hash
+from segraft.data.validation.images import difference_hash, small
 from segraft.data.validation.masks import MaskReader
-from segraft.data.validation.probes import RAMPS, histogram, ramp_share
+from segraft.data.validation.probes import RAMPS, class_warmth, histogram, ramp_share
 from segraft.data.validation.scan import WORTH, scan
 from segraft.data.validation.twins import LOOK, NONE, Places, exact_twins, near_twins
 from segraft.errors import UserError
@@ -186,3 +186,32 @@ def test_a_process_that_dies_names_its_files(tmp_path):
     blobs = make_blobs(tmp_path, val=0, test=0)
     with pytest.raises(UserError, match=r"images/train/00\.png.*validate\.workers"):
         read_all(blobs, 2, Deadly(Taxonomy.model_validate(TAXONOMY), "ids"))
+
+
+def test_thin_layers_with_consecutive_ids_are_no_ramps():
+    heights = [60, 20, 4, 20, 4, 20, 60]
+    mask = np.repeat(np.repeat(np.arange(7, dtype=np.uint8), heights)[:, None], 256, 1)
+    assert ramp_share(mask)[0] < 0.5
+    small = cv2.resize(mask * 3, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_NEAREST)
+    assert ramp_share(cv2.resize(small, (256, 188), interpolation=cv2.INTER_LINEAR))[0] > 0.9
+
+
+def test_things_on_an_even_ground_are_no_near_twins():
+    rng = np.random.default_rng(0)
+    hashes, looks = [], []
+    for _ in range(60):
+        image = rng.normal(120, 3, (256, 256))
+        (y, x), (h, w) = rng.integers(0, 220, 2), rng.integers(14, 29, 2)
+        image[y : y + h, x : x + w] = 40
+        hashes.append(difference_hash(image.clip(0, 255).astype(np.uint8)))
+        looks.append([image.mean(), image.std()] * 3)
+    places = Places(np.arange(60) % 3, np.zeros(60, bool))
+    found = near_twins(np.array(hashes, np.uint64), np.array(looks, np.float32), places, 4)
+    assert (found == NONE).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 600), (5, 1920), (1080, 1920)])
+def test_class_warmth_of_strips(shape):
+    labels = np.zeros(shape, np.uint8)
+    red = np.full((*shape, 3), (90, 0, 30), np.uint8)
+    assert class_warmth(small(red), labels, 2) == pytest.approx([60, np.nan], nan_ok=True)

@@ -33,8 +33,8 @@ class Outcome:
         return [finding for finding in self.told["findings"] if finding["rule"] == rule]
 
 
-def validate(blobs: Blobs, out: Path, *overrides: str, source: Blobs | None = None) -> Outcome:
-    """Validate a generated target, with a generated source or none; workers=1 unless overridden."""
+def given(blobs: Blobs, out: Path, *overrides: str, source: Blobs | None = None) -> tuple[dict, dict]:
+    """Sections and paths of a generated target, with a generated source or none; workers=1 unless overridden."""
     source_format = (
         ["data.source.format=folder", "data.source.taxonomy=blobs"] if source else ["data.source.format=none"]
     )
@@ -46,9 +46,14 @@ def validate(blobs: Blobs, out: Path, *overrides: str, source: Blobs | None = No
         "manifest": out / "manifest",
         "report": out / "report",
     }
+    return {"data": params.data, "validate": params.section("validate")}, paths
+
+
+def validate(blobs: Blobs, out: Path, *overrides: str, source: Blobs | None = None) -> Outcome:
+    """What the step says of `given`."""
     message, metrics = "", {}
     try:
-        metrics = run("validate", {"data": params.data, "validate": params.section("validate")}, paths)
+        metrics = run("validate", *given(blobs, out, *overrides, source=source))
     except UserError as error:
         message = str(error)
     told = json.loads((out / "report/validate.json").read_text())

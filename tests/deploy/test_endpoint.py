@@ -40,14 +40,28 @@ def test_an_overlay_of_one_s_own_pins_the_image(tmp_path):
             {"patches": [{"patch": "[{op: replace, path: /spec/nothing, value: 1}]"}]},
             "patch of InferenceService segraft: .*nothing",
         ),
+        ({"resources": ["nothere.yaml"]}, r"nothere\.yaml: .*No such file.*; a kustomization names it"),
+        ({"resources": ["broken.yaml"]}, r"broken\.yaml: .*expected"),
     ],
 )
 def test_what_would_not_be_done_as_kustomize_does_it_is_refused(tmp_path, told, message):
     shutil.copytree(K8S / "endpoint", tmp_path / "endpoint")
     (tmp_path / "endpoint/own").mkdir()
+    (tmp_path / "endpoint/own/broken.yaml").write_text("kind: [")
     (tmp_path / "endpoint/own/kustomization.yaml").write_text(yaml.safe_dump({"resources": ["../base"], **told}))
     with pytest.raises(UserError, match=message):
         build(tmp_path / "endpoint/own", "InferenceService")
+
+
+def test_empty_documents_and_kustomizations_are_legal(tmp_path):
+    shutil.copytree(K8S / "endpoint", tmp_path / "endpoint")
+    (tmp_path / "endpoint/own").mkdir()
+    (tmp_path / "endpoint/own/kustomization.yaml").write_text("namespace: team\n")
+    assert build(tmp_path / "endpoint/own", "InferenceService") == []
+    (tmp_path / "endpoint/own/more.yaml").write_text("---\nkind: ConfigMap\n---\n")
+    told = {"resources": ["../base", "more.yaml"]}
+    (tmp_path / "endpoint/own/kustomization.yaml").write_text(yaml.safe_dump(told))
+    assert build(tmp_path / "endpoint/own", "InferenceService") == build(tmp_path / "endpoint/base", "InferenceService")
 
 
 @pytest.mark.parametrize("variant", ["cpu", "gpu", "local"])

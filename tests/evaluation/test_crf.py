@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from segraft.errors import UserError
 from segraft.evaluation.crf import Permutohedral, _simplex, refine
 from segraft.params import Crf
 
@@ -103,3 +104,10 @@ def test_evaluate_runs_it_when_it_is_asked_to():
         masks[iterations] = predict(Washed().eval(), card, [image], knobs)[0]
         assert masks[iterations].shape == (72, 72)
     assert (masks[5] != truth).sum() < (masks[0] != truth).sum() / 3
+
+
+def test_a_lattice_that_is_too_fine_is_one_clear_error():
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    shares = np.full((2, 64, 64), 0.5, np.float32)
+    with pytest.raises(UserError, match=r"evaluate\.crf: .*color_std .* too small"):
+        refine(shares, image, crf(color_std=0.1))

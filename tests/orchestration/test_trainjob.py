@@ -166,6 +166,22 @@ def test_a_step_runs_as_a_trainjob_and_its_results_come_back(client, cluster, as
 
 
 @pytest.mark.slow
+def test_results_are_there_until_the_job_is_deleted(client, cluster, asked, tmp_path, monkeypatch):
+    """A watching pod that is lost just before is started again, and finds a job that is complete."""
+    sections, paths, job = asked
+
+    def lost(_):
+        raise ConnectionError("lost")
+
+    with monkeypatch.context() as patch, pytest.raises(ConnectionError):
+        patch.setattr(client, "delete_job", lost)
+        run("pretrain", sections, paths, job, client)
+    assert run("pretrain", sections, paths, job, client)["steps"] == 3
+    assert read_card(tmp_path / "model").encoder == "resnet18" and len(cluster[0].asked) == 1
+    assert not cluster[0].jobs and not list((job.shared / "jobs").iterdir())
+
+
+@pytest.mark.slow
 def test_a_failing_job_says_why_and_a_second_call_tries_again(client, cluster, asked):
     sections, paths, job = asked
     sections["pretrain"] = json.dumps(json.loads(sections["pretrain"]) | {"batch_size": 3})

@@ -120,3 +120,6 @@ def test_after_a_rollback_the_record_says_who_was_replaced(tracker, contender):
     verdict = promote(tracker, name, contender(2)[1], contest(0.35))
     assert verdict.champion and "against version 1" in verdict.why
     assert (verdict.history[-1]["version"], verdict.history[-1]["replaced"]) == ("3", "1")
+    tracker.client.set_registered_model_alias(name, "champion", first)
+    again = promote(tracker, name, "3", contest(0.35))
+    assert [entry["replaced"] for entry in again.history] == [None, "1", "1", "1"]

@@ -247,8 +247,10 @@ def test_confidence_is_sampled_and_hard_images_are_set_aside_within_bounds(whole
 
     kept = sorted(np.asarray(Image.open(path))[0, 0, 1] for path in (tmp_path / "hard").glob("*.png"))
     assert kept == [0, 1, 3] and len(list((tmp_path / "hard").iterdir())) == 6
+    for name, note in {"labelme.json": '{"shapes": []}', ".cut.jpg.json": "", "list.json": "[]"}.items():
+        (tmp_path / "hard" / name).write_text(note)  # a labelling tool's, or what a kill left
     asyncio.run(ask())
-    assert len(list((tmp_path / "hard").iterdir())) == 6, "the bound holds after a restart"
+    assert len(list((tmp_path / "hard").iterdir())) == 6 + 3, "the bound holds after a restart"
 
 
 def test_bodies_share_a_budget_that_is_given_back():

@@ -1,13 +1,15 @@
 """`segraft predict`: with a server and without, the same files."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from segraft.__main__ import EXIT_DATA, main
+from segraft.__main__ import EXIT_DATA, EXIT_IO, EXIT_PIPE, main
 from segraft.commands.predict import find_jobs
 from segraft.errors import UserError
 from tests.ports import free_port
@@ -89,6 +91,7 @@ def test_without_a_server_nothing_is_written(images, tmp_path, capsys):
         (["empty/x.txt", "--header", "token"], "--header token: expected NAME:VALUE"),
         (["empty/x.txt", "--header", "a b:é"], "header"),
         (["empty/x.txt", "--model", "empty"], "not a model folder"),
+        ([""], "IMAGE: empty; name a file"),
     ],
 )
 def test_mistakes_are_named(arguments, sentence, tmp_path, monkeypatch, capsys):
@@ -97,6 +100,29 @@ def test_mistakes_are_named(arguments, sentence, tmp_path, monkeypatch, capsys):
     (tmp_path / "empty/x.txt").touch()
     assert main(["predict", *arguments, "--params", str(ROOT / "params.yaml")]) == EXIT_DATA
     assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_a_timeout_is_a_time(seconds, capsys):
+    with pytest.raises(SystemExit):
+        main(["predict", "x.jpg", "--timeout", seconds])
+    assert "expected more than 0 seconds" in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(server, images, tmp_path, capsys):
+    (tmp_path / "out").write_text("")
+    assert main(["predict", str(images), "--url", server.url, "--out", str(tmp_path / "out")]) == EXIT_IO
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'out'}" in said and "Traceback" not in said
+
+
+def test_who_reads_may_have_enough(server, images, tmp_path):
+    command = [sys.executable, "-m", "segraft", "predict", str(images), "--url", server.url, "--json"]
+    command += ["--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait(60) == EXIT_PIPE and "Traceback" not in said and "Exception" not in said
 
 
 def test_patterns_files_and_folders_name_each_image_once(images, tmp_path):

@@ -1,9 +1,12 @@
 """What augment packs for transfer: the source's own classes, its samples beside the target's, unlabelled images."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 
+from segraft.data.unlabelled import unlabelled
 from segraft.errors import UserError
 from tests.steps.test_augment import DATA, augment, world  # noqa: F401
 from tests.training.conftest import disc
@@ -64,3 +67,10 @@ def test_unlabelled_images_are_found_by_a_glob_and_hold_no_label(world, tmp_path
 def test_no_unlabelled_image_is_one_clear_error(world, tmp_path, glob, message):  # noqa: F811
     with pytest.raises(UserError, match=message):
         augment(world, tmp_path, unlabelled=glob)
+
+
+def test_masks_of_samples_that_are_left_out_are_no_unlabelled_images(world):  # noqa: F811
+    every = [path.relative_to(world / "target").as_posix() for path in sorted((world / "target/images").rglob("*.png"))]
+    chosen = DATA.target.model_copy(update={"include": (every[0].split("/")[-1].removesuffix(".png"),)})
+    files = SimpleNamespace(root=world / "target", rows=[{"image": every[0]}])
+    assert [make.args[1] for make in unlabelled(files, chosen, "*s/**/*.png")] == every[1:]

@@ -4,19 +4,22 @@ import gc
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from segraft.checkpoint import load_model, load_weights, read_card
+from segraft.data.packed import CARD, ShardWriter
 from segraft.errors import UserError
 from segraft.evaluation.run import score
 from segraft.params import load_params
 from segraft.steps import run
 from segraft.training import loop
-from tests.training.conftest import pack
+from tests.training.conftest import disc, pack
 from tests.training.test_run import MODEL, PARAMS, TRAINING, pretrain
 
 SELF = {"weight": 1.0, "start": 1, "threshold": 0.6, "mix": 0.5, "mask": 0.5, "patch": 16, "tolerance": 1.0}
@@ -154,6 +157,13 @@ def test_self_training_that_does_harm_is_stopped_and_undone(tmp_path, rich, dono
             ["schedule: poly: warm-up takes 2 steps, this run has 2"],
         ),
         ({"epochs": 1, "steps_per_epoch": 2, "warmup": "linear", "warmup_steps": 1, "schedule": "poly"}, []),
+        (
+            {
+                "freeze": "body",
+                "distill": {"teacher": "pretrained", "kind": "feature", "weight": 1.0, "temperature": 1.0},
+            },
+            ["distill: kind: feature is about the encoder, which freeze: body keeps"],
+        ),
     ],
 )
 def test_a_knob_without_effect_is_named(changes, lines, tmp_path, rich, donors, capsys):
@@ -238,3 +248,20 @@ def test_a_gradient_that_is_no_number_is_never_saved_as_the_best(tmp_path, rich,
     with pytest.raises(UserError, match="the loss is nan near step"):
         finetune(tmp_path, rich, donors["resnet18"], epochs=1, steps_per_epoch=1, clip_norm=1.0)
     assert not (tmp_path / "model").exists()
+
+
+def test_val_without_a_single_label_is_no_val(tmp_path, donors, capsys):
+    """Its score would be no number: then nothing is the best, and all of it is patience's."""
+    packed = pack(tmp_path / "void", val=0, further={"unlabelled": (400, 5)})
+    writer = ShardWriter(packed, "val", 2, "raw", 1)
+    writer.add(replace(disc(100), mask=np.full_like(disc(100).mask, 255)))
+    card = json.loads((packed / CARD).read_text())
+    card["splits"]["val"] = writer.close().model_dump()
+    (packed / CARD).write_text(json.dumps(card))
+    metrics = finetune(tmp_path, packed, donors["resnet18"], epochs=3, patience=1)
+    assert "without effect: patience: 1: there are no val labels" in capsys.readouterr().out
+    log = log_of(tmp_path)
+    assert "miou" not in metrics and log["best_epoch"] == 3 and not log["stopped_early"]
+    assert "val_miou" not in (tmp_path / "log" / "history.jsonl").read_text()
+    with pytest.raises(UserError, match=r"self_train: .*void has no val labels"):
+        finetune(tmp_path / "more", packed, donors["resnet18"], self_train=SELF)

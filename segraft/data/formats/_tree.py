@@ -86,7 +86,7 @@ def pair(
             mask = f"{mask_folder}/{name}{mask_ending}"
             samples.append(Sample(PurePosixPath(name).name, split, f"{image_folder}/{path}", mask, group, tags))
     expected = {sample.mask for sample in samples}
-    there = (f"{mask_folder}/{path}" for path in files(root, mask_folder) if path.endswith(mask_ending))
+    there = (f"{mask_folder}/{path}" for path in files(root, mask_folder) if path.lower().endswith(mask_ending.lower()))
     return Listing(tuple(samples), tuple(mask for mask in there if mask not in expected))
 
 

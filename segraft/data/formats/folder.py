@@ -88,7 +88,7 @@ def _glob(root: Path, pattern: str) -> Iterator[tuple[str, str]]:
     folders = PurePosixPath(pattern).parts
     first = next((i for i, part in enumerate(folders) if re.search(r"[*?{]", part)), len(folders) - 1)
     fixed = "".join(f"{part}/" for part in folders[:first])
-    expression = re.compile(_regex("/".join(folders)))
+    expression = re.compile(_regex("/".join(folders)), re.IGNORECASE)  # a mask.PNG is to be found, and named
     yield from ((fixed + path, fixed) for path in files(root, fixed) if expression.fullmatch(fixed + path))
 
 
@@ -122,13 +122,18 @@ def _with_splits(root: Path, folder: Folder, images: list[_Image]) -> Iterator[t
 
 
 def _named(root: Path, file: str, by_name: dict[str, list[_Image]]) -> list[_Image]:
-    wanted = lines(root, file)
+    wanted = list(dict.fromkeys(lines(root, file)))
     missing = [name for name in wanted if name not in by_name]
     if missing:
         raise UserError(
             f"{root / file}: {len(missing)} names match no image of folder.images: {', '.join(missing[:5])}"
         )
-    return [image for name in wanted for image in by_name[name]]
+    for name in wanted:
+        if len(found := by_name[name]) > 1:
+            raise UserError(
+                f"{root / file}: {name} is {found[0].path} or {found[1].path}; write which, with its folder"
+            )
+    return list(dict.fromkeys(by_name[name][0] for name in wanted))
 
 
 def _drawn(group: str) -> Split:

@@ -15,6 +15,8 @@ RAMPS = 0.6
 """A mask with a larger share of stepped transitions was interpolated: real ones stay below 0.45, resized above 0.7."""
 SHORT = 4
 """Pixels: the longest run of one id that can be a step of a ramp."""
+LAYERS = 0.9
+"""Of a resized mask's stepped transitions two thirds at most lead from one id to the next but one."""
 LINES = 128
 """At most about this many rows, and as many columns, are looked at."""
 AROUND = 25
@@ -27,7 +29,8 @@ def ramp_share(codes: NDArray[np.unsignedinteger[Any]]) -> tuple[float, int, int
     """How often a step from one region to another goes through ids that lie between the two, as interpolation makes it.
 
     Of runs along rows and columns: those at most SHORT pixels long whose id lies strictly between their neighbours',
-    over these and the direct steps between longer runs whose ids differ by two or more.
+    over these and the direct steps between longer runs whose ids differ by two or more. If they are of several ids, and
+    nearly all lie between the ids before and after their own, it is not interpolation but classes in layers.
 
     Args:
         codes: H×W ids as in the file.
@@ -38,21 +41,25 @@ def ramp_share(codes: NDArray[np.unsignedinteger[Any]]) -> tuple[float, int, int
     """
     lines = (every[:: max(1, len(every) // LINES)] for every in (codes, cv2.transpose(codes)))
     found = [_steps(np.ascontiguousarray(one)) for one in lines]
-    through, jumps = np.concatenate([ids for ids, _ in found]), sum(count for _, count in found)
-    every = len(through) + jumps
-    return len(through) / max(1, every), every, len(np.unique(through))
+    through, jumps, layers = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    ids = len(np.unique(through))
+    if ids > 1 and np.count_nonzero(layers) > LAYERS * len(through):
+        through, ids = through[:0], 0
+    every = len(through) + int(np.count_nonzero(jumps))
+    return len(through) / max(1, every), every, ids
 
 
-def _steps(lines: NDArray[np.unsignedinteger[Any]]) -> tuple[NDArray[np.int32], int]:
-    """The id of each step of a ramp, and the number of direct steps."""
+def _steps(lines: NDArray[np.unsignedinteger[Any]]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """The id of each step of a ramp, where steps are direct, and whether each step of a ramp may be a layer."""
     width = lines.shape[1]
     start = _runs(lines, width)
     long = np.diff(start, append=lines.size) > SHORT
     value, first = lines.ravel()[start].astype(np.int32), start % width == 0
     step = np.where(first[1:], 0, np.diff(value))  # 0: the next run is on another line
     ramps = (step[:-1] * step[1:] > 0) & ~long[1:-1]
+    layers = (np.abs(step[:-1]) == 1) & (np.abs(step[1:]) == 1) & long[:-2] & long[2:]
     jumps = (np.abs(step) >= 2) & long[1:] & long[:-1]
-    return value[1:-1][ramps], int(np.count_nonzero(jumps))
+    return value[1:-1][ramps], jumps, layers[ramps]
 
 
 def _runs(values: NDArray[np.unsignedinteger[Any]], width: int) -> NDArray[np.intp]:
@@ -152,7 +159,7 @@ def class_warmth(copy: NDArray[np.uint8], labels: NDArray[np.uint8], classes: in
         labels: H×W uint8.
         classes: how many.
     """
-    by = factor(labels.shape)
+    by = factor(labels.shape) if copy.shape[:2] != labels.shape else 1  # what is thinner than a cell has no copy
     cells = labels[by // 2 :: by, by // 2 :: by][: copy.shape[0], : copy.shape[1]]
     there, colors = cells[::2, ::2].ravel(), copy[::2, ::2]
     counts = np.bincount(there, minlength=256)[:classes]

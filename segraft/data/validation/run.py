@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from segraft.data import manifest as manifests
 from segraft.data.formats import Listing, list_samples
-from segraft.data.taxonomy import Taxonomy, load_taxonomy
+from segraft.data.taxonomy import Taxonomy, kin, load_taxonomy
 from segraft.data.validation.classes import census
 from segraft.data.validation.facts import Source
 from segraft.data.validation.files import printable
@@ -64,6 +64,7 @@ def run(
 
 
 def _given(data: Data, roots: Mapping[str, Path], taxonomies: Path) -> Iterator[tuple[str, Given]]:
+    kin(taxonomies, load_taxonomy(taxonomies, data.target.taxonomy))  # augment asks for it: better told now
     for role, several in (("source", data.source.datasets), ("target", {"": data.target})):
         for folder, knobs in several.items():
             if knobs.format != "none":

@@ -153,22 +153,28 @@ def files(frame: pd.DataFrame, given: Mapping[str, Given]) -> pd.DataFrame:
     suffixes = table["file"].map(lambda file: PurePosixPath(file).suffix.lower())
     table["usual_format"] = suffixes.map(USUAL_FORMAT)
     table["format"] = table["format"].replace("MPO", "JPEG")
-    table["same_name"] = _same_names(table)
+    table["same_name"] = _same_names(table, frame["mask"])
     missing = table["fault"] == "missing_file"
     table.loc[missing & table["same_name"].notna(), "found"] += "; there is " + table["same_name"]
     table.loc[(table["kind"] != "image"), "same_name"] = None
     return table
 
 
-def _same_names(table: pd.DataFrame) -> pd.Series[str]:
-    """Another file of the kind whose name differs only in case, in Unicode form or in its suffix; null: none."""
-    folded = table["file"].map(
-        lambda file: unicodedata.normalize("NFC", str(PurePosixPath(file).with_suffix(""))).casefold()
-    )
-    keys = [table["dataset"], table["kind"] == "image", folded]
+def _same_names(table: pd.DataFrame, masks: pd.Series[str]) -> pd.Series[str]:
+    """Another file of the kind whose name differs only in case, in Unicode form or in its suffix; null: none.
+
+    Images whose masks go by the whole name, suffix and all, may differ in it.
+    """
+    image = table["kind"] == "image"
+    partner = table["file"].where(~image, masks.reindex(table["sample"]).to_numpy())
+    keys = [table["dataset"], image, table["file"].map(_folded), partner.map(_folded)]
     names = table.groupby(keys, sort=False)["file"]
     first, last = names.transform("first"), names.transform("last")
     return last.where(last != table["file"], first.where(first != table["file"]))
+
+
+def _folded(file: str) -> str:
+    return unicodedata.normalize("NFC", str(PurePosixPath(file).with_suffix(""))).casefold()
 
 
 def _turned(frame: pd.DataFrame) -> pd.Series[bool]:

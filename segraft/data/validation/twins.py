@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 LOOK = 8.0
 """Grey levels by which the mean and the deviation of a channel may differ between near twins."""
+SAYS = 5
+"""Of a hash's 64 bits, so many must be set: on an even ground hardly any is, and different pictures agree."""
 BLOCK = 1024
 """Images compared with as many others at a time; bounds memory."""
 NONE = -1
@@ -66,13 +68,14 @@ def near_twins(hashes: NDArray[np.uint64], looks: NDArray[np.float32], places: P
         bits: the largest distance of near twins.
     """
     best, distance = np.full(len(hashes), NONE), np.full(len(hashes), bits + 1)
+    telling = np.bitwise_count(hashes) >= SAYS
     edges = np.linspace(0, 64, bits + 2).astype(int)
     for low, high in pairwise(edges):
         keys = (hashes >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
         for bucket in _buckets(keys, places.rank):
             for scored, other in _blocks(bucket, places.rank):
                 apart = np.bitwise_count(hashes[scored][:, None] ^ hashes[other])
-                apart[~places.leak(scored[:, None], other)] = 255
+                apart[~(places.leak(scored[:, None], other) & telling[scored][:, None])] = 255
                 near, there = np.nonzero(apart < distance[scored][:, None])
                 alike = np.abs(looks[scored[near]] - looks[other[there]]).max(1, initial=0) <= LOOK
                 for row, twin, bits_apart in zip(
