@@ -24,6 +24,8 @@ from segraft.steps import remove
 
 Report = Callable[[int, float], bool]
 """(epoch, mIoU on val) → whether the trial is to go on."""
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+"""How a step ends that a signal stopped, its checkpoint written."""
 POLL = 0.5
 """Seconds between two looks at the checkpoints."""
 
@@ -83,6 +85,8 @@ def _watched(bench: Bench, place: Path, changes: Sequence[str], report: Report) 
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             status = process.wait()
+    if wanted and status in STOPPED:  # whoever told the step to stop means the search: it goes on from here, too
+        raise SystemExit(status)
     if wanted and status:
         raise UserError(f"trial {' '.join(changes)}: {_last_line(place / 'output.txt')} ({place / 'output.txt'})")
     return wanted
