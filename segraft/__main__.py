@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from segraft import __version__
 from segraft.errors import UserError
@@ -50,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"segraft {name}: {error}", file=sys.stderr)
         return EXIT_DATA
-    except BrokenPipeError:  # who reads has enough, as `| head` does
+    except BrokenPipeError:
+        if not _nobody_reads(sys.stdout):  # it was some other pipe
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     except OSError as error:
@@ -58,6 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"segraft {name}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return EXIT_IO
+
+
+def _nobody_reads(stream: TextIO) -> bool:
+    """Whether the other end of a pipe was closed, as `| head` does when it has enough."""
+    poll = select.poll()
+    poll.register(stream, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def _overview() -> argparse.ArgumentParser:

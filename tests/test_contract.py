@@ -1,5 +1,6 @@
 """Promises that two files agree: params.yaml, its classes, the steps, the command line and dvc.yaml."""
 
+import os
 import re
 import resource
 import shlex
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from segraft import params
+from segraft.__main__ import _nobody_reads
 from segraft.errors import UserError
 from segraft.params import SECTIONS, Section, load_params
 from segraft.steps import STEPS, run, spec
@@ -265,3 +267,11 @@ def test_a_key_that_stands_twice_is_refused(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(UserError, match=r"params\.yaml: not valid YAML: .*stands here twice.* line"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_a_pipe_that_nobody_reads_is_told_from_one_that_is_read():
+    reads, writes = os.pipe()
+    with open(writes, "w") as stream:
+        assert not _nobody_reads(stream)
+        os.close(reads)
+        assert _nobody_reads(stream)

@@ -120,9 +120,10 @@ def find_jobs(patterns: Sequence[str], out: Path) -> list[Job]:
     jobs: dict[Path, Job] = {}
     answers = {(out / name).resolve() for name in ("masks", "overlays")}
     for pattern in patterns:
-        within = answers - {Path(pattern).resolve(), *Path(pattern).resolve().parents}
+        named = Path(pattern).resolve()
+        within = answers - {named, *named.parents} if named.is_dir() else set()
         for image, stem in _matches(pattern):
-            if Path(pattern).is_dir() and within & set(image.resolve().parents):
+            if within & set(image.resolve().parents):
                 continue  # of an earlier call, in a folder that lies in what was named
             job = Job(image, out / "masks" / f"{stem}.png", out / "overlays" / f"{stem}.png")
             other = jobs.setdefault(job.mask, job)

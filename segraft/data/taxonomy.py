@@ -196,8 +196,8 @@ def kin(folder: Path, taxonomy: Taxonomy) -> dict[str, tuple[tuple[str, str], ..
     other way round.
     """
     found = {}
-    for path in sorted(folder.glob("[!.]*.yaml")):
-        other = load_taxonomy(folder, path.stem)
+    for name in _names(folder):
+        other = load_taxonomy(folder, name)
         pairs = set(_linked(taxonomy.maps.get(other.name, {}), other.names))
         pairs |= {(theirs, ours) for ours, theirs in _linked(other.maps.get(taxonomy.name, {}), taxonomy.names)}
         if pairs and other.name != taxonomy.name:
@@ -227,6 +227,10 @@ def _table(size: int, known: dict[int, int]) -> NDArray[np.uint8]:
     return table
 
 
+def _names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("[!.]*.yaml"))
+
+
 def load_taxonomy(folder: Path, name: str) -> Taxonomy:
     """The taxonomy `name` from a folder of taxonomies.
 
@@ -235,8 +239,7 @@ def load_taxonomy(folder: Path, name: str) -> Taxonomy:
     """
     path = folder / f"{name}.yaml"
     if not path.is_file():
-        choices = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
-        raise UserError(f"{path}: no such taxonomy; there are {choices}")
+        raise UserError(f"{path}: no such taxonomy; there are {', '.join(_names(folder))}")
     taxonomy: Taxonomy = build(Taxonomy, read_yaml(path), str(path))
     if taxonomy.name != name:
         raise UserError(f"{path}: name: {taxonomy.name!r} must be the file's own name, {name!r}")

@@ -33,15 +33,16 @@ def unlabelled(files: Files, dataset: Dataset, wanted: str | None) -> list[Calla
     """
     if wanted is None:
         return []
-    every = list_samples(files.root, dataset.model_copy(update={"limit": None})).samples
-    whole = list_samples(files.root, dataset.model_copy(update={"limit": None, "include": ("*",)}))
     if wanted == REST:
+        every = list_samples(files.root, dataset.model_copy(update={"limit": None})).samples
         images = [sample.image for sample in every if sample.split == "train"]
     else:
         inside(f"augment.unlabelled: {wanted}", wanted)
         found = sorted(path for path in files.root.glob(wanted) if path.suffix.lower() in IMAGE_SUFFIXES)
-        images = [path.relative_to(files.root).as_posix() for path in found]
-    known = {row["image"] for row in files.rows} | {sample.mask for sample in whole.samples} | set(whole.orphans)
+        whole = list_samples(files.root, dataset.model_copy(update={"limit": None, "include": ("*",)}))
+        masks = {sample.mask for sample in whole.samples} | set(whole.orphans)
+        images = [path for path in (one.relative_to(files.root).as_posix() for one in found) if path not in masks]
+    known = {row["image"] for row in files.rows}
     images = [image for image in images if image not in known]
     if not images:
         raise UserError(

@@ -122,7 +122,7 @@ def _with_splits(root: Path, folder: Folder, images: list[_Image]) -> Iterator[t
 
 
 def _named(root: Path, file: str, by_name: dict[str, list[_Image]]) -> list[_Image]:
-    wanted = list(dict.fromkeys(lines(root, file)))
+    wanted = lines(root, file)
     missing = [name for name in wanted if name not in by_name]
     if missing:
         raise UserError(

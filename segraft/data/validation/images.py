@@ -96,15 +96,19 @@ def difference_hash(luma: Pixels) -> int:
 
 
 def factor(shape: tuple[int, ...]) -> int:
-    """How many pixels of an H×W… image make a cell of its small copy; whole, for OpenCV is then 9 times faster."""
-    return -(-max(shape[:2]) // GRID)
+    """How many pixels of an H×W… image make a cell of its small copy; whole, for OpenCV is then 9 times faster.
+
+    A strip that is thinner than such a cell is its own copy.
+    """
+    by = -(-max(shape[:2]) // GRID)
+    return by if by <= min(shape[:2]) else 1
 
 
 def small(pixels: NDArray[Any]) -> NDArray[Any]:
     """A copy at most GRID cells wide and high, each the mean of `factor`² pixels; a rest at the edge is left out."""
     by = factor(pixels.shape)
     height, width = pixels.shape[0] // by, pixels.shape[1] // by
-    if by == 1 or not height or not width:
+    if by == 1:
         return pixels
     copy: NDArray[Any] = cv2.resize(pixels[: height * by, : width * by], (width, height), interpolation=cv2.INTER_AREA)
     return copy

@@ -159,7 +159,7 @@ def class_warmth(copy: NDArray[np.uint8], labels: NDArray[np.uint8], classes: in
         labels: H×W uint8.
         classes: how many.
     """
-    by = factor(labels.shape) if copy.shape[:2] != labels.shape else 1  # what is thinner than a cell has no copy
+    by = factor(labels.shape)
     cells = labels[by // 2 :: by, by // 2 :: by][: copy.shape[0], : copy.shape[1]]
     there, colors = cells[::2, ::2].ravel(), copy[::2, ::2]
     counts = np.bincount(there, minlength=256)[:classes]
