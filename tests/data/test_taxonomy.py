@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from segraft.data.taxonomy import UNKNOWN, load_taxonomy
+from segraft.data.taxonomy import UNKNOWN, kin, load_taxonomy
 from segraft.errors import UserError
 
 FOLDER = Path(__file__).parents[2] / "data/taxonomies"
@@ -128,6 +128,75 @@ def test_map_with_a_class_left_out_or_unknown(tmp_path):
     taxonomy = load_taxonomy(write(tmp_path, maps={"other": {"a": "b", "zebra": None}}), "tiny")
     with pytest.raises(UserError, match=r"maps.other: classes left out: \['b'\]; not in other: \['zebra'\]"):
         taxonomy.map_from(load_taxonomy(tmp_path, "other"))
+
+
+def test_map_that_names_a_class_too_many(tmp_path):
+    write(tmp_path, name="other")
+    taxonomy = load_taxonomy(write(tmp_path, maps={"other": {"*": "b", "zebra": None}}), "tiny")
+    with pytest.raises(UserError, match=r"classes left out: \[\]; not in other: \['zebra'\]"):
+        taxonomy.map_from(load_taxonomy(tmp_path, "other"))
+
+
+COARSE = {
+    "name": "coarse",
+    "classes": [{"name": n, "color": [9, 9, k]} for k, n in enumerate(("living", "dead", "sky"))],
+}
+FINE = {
+    "name": "fine",
+    "classes": [{"name": n, "color": [k, 0, 0]} for k, n in enumerate(("cat", "dog", "rock", "sea"))],
+}
+BACKWARDS = {"fine": {"cat": "living", "dog": "living", "rock": "dead", "sea": None}}
+"""How coarse reads fine: it merges two classes, and knows nothing of the sea."""
+
+
+def pair(folder, forwards=None):
+    """The two taxonomies; coarse always has a map from fine, fine one from coarse if it is given."""
+    write(folder, **COARSE, maps=BACKWARDS)
+    write(folder, **FINE, maps={} if forwards is None else {"coarse": forwards})
+    return load_taxonomy(folder, "fine"), load_taxonomy(folder, "coarse")
+
+
+def test_joint_labels_by_the_map_backwards(tmp_path):
+    fine, coarse = pair(tmp_path)
+    table, several = fine.joint_from(coarse)
+    assert table[:4].tolist() == [255, 2, 255, 255] and (table[4:] == 255).all()
+    assert several == {0: (0, 1)}
+
+
+def test_joint_labels_by_both_maps(tmp_path):
+    """What the own map says counts; backwards, only what merges is read: a single class was left out on purpose."""
+    fine, coarse = pair(tmp_path, {"living": None, "dead": None, "sky": "sea"})
+    table, several = fine.joint_from(coarse)
+    assert table[:3].tolist() == [255, 255, 3] and several == {0: (0, 1)}
+    fine, coarse = pair(tmp_path, {"living": "dog", "dead": "rock", "sky": None})
+    table, several = fine.joint_from(coarse)
+    assert table[:3].tolist() == [1, 2, 255] and several == {}
+
+
+def test_joint_labels_by_the_own_map_alone_or_of_the_same_taxonomy(tmp_path):
+    fine, coarse = pair(tmp_path)
+    table, several = coarse.joint_from(fine)
+    assert table[:4].tolist() == [0, 0, 1, 255] and several == {}
+    table, several = coarse.joint_from(coarse)
+    assert table[:4].tolist() == [0, 1, 2, 255] and several == {}
+
+
+def test_joint_labels_without_any_map(tmp_path):
+    fine, _ = pair(tmp_path)
+    write(tmp_path)
+    with pytest.raises(UserError, match=r"fine.yaml: maps.tiny: missing; .*or, in tiny.yaml, the other way round"):
+        fine.joint_from(load_taxonomy(tmp_path, "tiny"))
+
+
+def test_kin_are_linked_by_the_map_of_either(tmp_path):
+    write(tmp_path)  # nobody's kin
+    fine, coarse = pair(tmp_path)
+    links = {("cat", "living"), ("dog", "living"), ("rock", "dead")}
+    assert kin(tmp_path, coarse) == {"fine": tuple(sorted(links))}
+    assert kin(tmp_path, fine) == {"coarse": tuple(sorted((c, f) for f, c in links))}
+    fine, _ = pair(tmp_path, {"*": "rock", "sky": None})
+    both = {(c, f) for f, c in links} | {("living", "rock"), ("dead", "rock")}
+    assert kin(tmp_path, fine) == {"coarse": tuple(sorted(both))}
 
 
 @pytest.mark.parametrize(

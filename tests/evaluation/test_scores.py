@@ -23,7 +23,7 @@ def test_by_hand():
 def test_a_class_that_only_the_prediction_shows_has_no_score_but_its_pixels_are_wrong():
     matrix = MATRIX.copy()
     matrix[0, 2] = 4
-    assert np.isnan(scores.iou(matrix)[2])
+    assert np.isnan([scores.iou(matrix)[2], scores.dice(matrix)[2]]).all()
     assert scores.iou(matrix)[0] == pytest.approx(3 / 10)
     assert scores.pixel_accuracy(matrix) == pytest.approx(7 / 14)
 

@@ -117,6 +117,13 @@ def test_boundary_grows_with_the_distance_of_the_edge_and_can_be_followed_to_0()
     assert loss(logits, edge(12)) < 0.2 * before
 
 
+def test_boundary_beside_ignored_pixels_is_none():
+    loss, masks, blind = loss_of({"boundary": 1.0}), edge(12), torch.zeros(1, 24, 24, dtype=torch.int64)
+    assert loss(hard(blind), masks) > 0.5
+    masks[:, :, 11:13] = 255
+    assert loss(hard(blind), masks) == 0
+
+
 def test_focal_is_cross_entropy_at_gamma_0_and_forgets_the_easy_pixels_above():
     logits, masks = example()
     assert torch.allclose(
