@@ -51,6 +51,7 @@ bench: .venv/ready  ## speed against named peers (a few minutes; wants an idle m
 	python -m benchmarks.packing
 	python -m benchmarks.validate
 	python -m benchmarks.startup
+	python -m benchmarks.streets
 
 COMPILE = uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-header
 lock: .venv/ready  ## compile requirements.lock anew from pyproject.toml

@@ -28,6 +28,13 @@ def test_round_trip_keeps_the_last_two(store):
     assert steps(store) == ["step_00000003", "step_00000002"]
 
 
+def test_the_same_step_again_replaces_what_was_there(store):
+    store.save(1, PARTS, {"step": 1})
+    (store._folder / "step_00000001" / "model.safetensors").write_bytes(b"damaged")
+    store.save(1, PARTS, {"step": 1, "again": True})
+    assert store.load()[1] == {"step": 1, "again": True} and steps(store) == ["step_00000001"]
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "state.json", "sha256.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_loaded(store, capsys, name, damage):
