@@ -271,7 +271,7 @@ class SelfTrain(Section):
     mix: Fraction = Field(description="probability that half of a labelled image's classes is pasted in (ClassMix)")
     mask: Annotated[float, Field(ge=0, lt=1)] = Field(description="share of the patches hidden from the student (MIC)")
     patch: AtLeastOne = Field(description="side of such a patch, pixels")
-    tolerance: NonNegative = Field(description="validation mIoU that may be lost before self-training is stopped")
+    tolerance: Fraction = Field(description="validation mIoU, 0 to 1, that may be lost before self-training is stopped")
 
 
 class Training(Section):
@@ -279,12 +279,12 @@ class Training(Section):
 
     seed: Count
     epochs: Count = Field(description="0: no training")
-    steps_per_epoch: Count = Field(description="0: one pass over the data")
+    steps_per_epoch: Count = Field(description="0: one pass over the train images")
     batch_size: AtLeastOne
     optimizer: Literal["sgd", "adam", "adamw"]
     lr: Positive = Field(description="peak learning rate")
     encoder_lr: NonNegative = Field(description="the encoder's learning rate as a multiple of lr")
-    momentum: Fraction = Field(description="of SGD")
+    momentum: Fraction = Field(description="of SGD, which is Nesterov's if this is above 0")
     weight_decay: NonNegative
     schedule: Literal["constant", "step", "exponential", "cosine", "poly", "one_cycle"]
     decay: Fraction = Field(description="η·decay^t: factor an epoch (exponential) or each decay_every epochs (step)")
@@ -665,7 +665,8 @@ def read_yaml(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        where = "" if path.is_absolute() else f" in {Path.cwd()}; run this in the project's root, or give its path"
+        raise UserError(f"{path}: no such file{where}") from None
     except IsADirectoryError:
         raise UserError(f"{path}: a folder; give a file") from None
     except UnicodeDecodeError as error:

@@ -28,6 +28,18 @@ def test_params_yaml_is_complete_and_its_sections_are_the_classes():
     assert list(VALUES) == list(SECTIONS)
 
 
+def test_params_yaml_is_laid_out_as_dvc_writes_it(tmp_path):
+    """So that a knob that `dvc exp run -S` changes is the only line that does."""
+    from dvc.utils.serialize import modify_yaml
+
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text)
+    with modify_yaml(tmp_path / "params.yaml") as values:
+        values["finetune"]["lr"] = 0.125
+    changed = set((tmp_path / "params.yaml").read_text().splitlines()) - set(text.splitlines())
+    assert len(changed) == 1 and "lr: 0.125" in changed.pop()
+
+
 def test_no_field_has_a_default_so_params_yaml_alone_holds_values():
     sections = [c for c in vars(params).values() if isinstance(c, type) and issubclass(c, Section)]
     defaults = [(c.__name__, n) for c in sections for n, f in c.model_fields.items() if not f.is_required()]

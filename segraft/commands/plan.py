@@ -19,23 +19,28 @@ from segraft.params import read_yaml
 
 Plan = dict[str, list[str]]
 """Step → why it would run."""
+RUNS = Path("build/kubeflow")
+"""What kfp's local runs leave."""
 ENGINES = {"dvc": "dvc repro", "kubeflow": "python pipelines/run.py --local"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `segraft plan`."""
-    parser.add_argument("engine", nargs="?", choices=list(ENGINES), help="one of them alone (both)")
+    parser.add_argument(
+        "engine", nargs="?", choices=list(ENGINES), help="one alone (dvc, and kubeflow if it has run here)"
+    )
     parser.add_argument("--json", action="store_true", help="as JSON: engine → step → reasons")
 
 
 def main(args: argparse.Namespace) -> None:
-    """Print the plan of one engine, or of both.
+    """Print the plan of one engine, or of those that are used here.
 
     Raises:
         UserError: an engine is not installed here, or cannot read the project.
     """
     asked = {"dvc": dvc_plan, "kubeflow": kubeflow_plan}
-    plans = {name: asked[name](Path()) for name in ([args.engine] if args.engine else ENGINES)}
+    used = [name for name in ENGINES if name == "dvc" or RUNS.exists()]
+    plans = {name: asked[name](Path()) for name in ([args.engine] if args.engine else used)}
     if args.json:
         print(json.dumps(plans))
         return
@@ -113,5 +118,6 @@ def _ask(command: list[str], project: Path) -> str:
     done = subprocess.run(command, cwd=project, capture_output=True, text=True)
     if done.returncode:
         why = done.stderr.strip().splitlines()
-        raise UserError(f"{' '.join(command[1:])}: {why[-1] if why else f'exit status {done.returncode}'}")
+        said = why[-1] if why else f"exit status {done.returncode}"
+        raise UserError(f"{' '.join(command[1:]).removeprefix('-m ')}: {said}")
     return done.stdout

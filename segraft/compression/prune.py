@@ -20,7 +20,7 @@ from torch.nn.utils import prune
 
 from segraft.compression.widths import Widths, widths
 from segraft.errors import UserError
-from segraft.evaluation.predict import MULTIPLE
+from segraft.models.network import MULTIPLE
 
 ROUND_TO = 8
 """Channels stay multiples of this: vector units work on so many at once."""
@@ -64,7 +64,8 @@ def prune_channels(network: nn.Module, share: float, losses: Iterable[Tensor]) -
                 scores[scores.topk(min(least, len(scores))).indices] = torch.inf
             return scores
 
-    before, shapes = widths(network), {name: p.shape for name, p in network.named_parameters()}
+    _check_that_all_can_be_narrowed(network)
+    before = widths(network)
     classifier = [m for m in network.get_submodule("segmentation_head").modules() if isinstance(m, nn.Conv2d)][-1:]
     example = torch.zeros(1, 3, 2 * MULTIPLE, 2 * MULTIPLE, device=next(network.parameters()).device)
     network.eval().zero_grad()
@@ -81,17 +82,22 @@ def prune_channels(network: nn.Module, share: float, losses: Iterable[Tensor]) -
     )
     pruner.step()
     network.zero_grad()
-    narrow = (nn.Conv2d, nn.BatchNorm2d)
-    for name, parameter in network.named_parameters():
-        owner = network.get_submodule(name.rpartition(".")[0])
-        if parameter.shape != shapes[name] and not isinstance(owner, narrow):
-            raise UserError(f"{name}: {type(owner).__name__} layers cannot be narrowed; prune a convolutional network")
     network(example)
     after = widths(network)
     gone = 1 - sum(after.values()) / sum(before.values())
     if gone < share - AMISS:
         raise TooMuch(f"{share:.0%} of the channels cannot go, for layers keep a tenth: {gone:.0%} did; say less")
     return {name: width for name, width in after.items() if width != before[name]}
+
+
+def _check_that_all_can_be_narrowed(network: nn.Module) -> None:
+    for name, _ in network.named_parameters():
+        part, owner = name.partition(".")[0], network.get_submodule(name.rpartition(".")[0])
+        if not isinstance(owner, (nn.Conv2d, nn.BatchNorm2d)):
+            raise UserError(
+                f"{name}: {type(owner).__name__} layers cannot be narrowed; say --prune weights, or take "
+                f"{'an encoder' if part == 'encoder' else 'an arch'} of convolutions and BatchNorm alone"
+            )
 
 
 def prune_weights(network: nn.Module, share: float) -> None:

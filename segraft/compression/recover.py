@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from segraft.device import setup
 from segraft.evaluation.predict import network_input
 from segraft.params import Model, Training
 from segraft.steps import remove
-from segraft.training.checkpoints import CheckpointStore
+from segraft.training.checkpoints import CheckpointStore, decisive
 from segraft.training.loop import Run
 from segraft.training.losses import Loss
 from segraft.training.monitor import stop_wish
@@ -67,7 +66,7 @@ def prune_and_recover(
             pruned["teacher"] = teacher[1].weights_sha256
         provenance = card.provenance | {"pruned": pruned}
         card = card.model_copy(update={"channels": card.channels | channels, "provenance": provenance})
-        key = hashlib.sha256(json.dumps(card.model_dump(), sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(decisive(card.model_dump()).encode()).hexdigest()
         store = CheckpointStore(work, key)
         kept = frozenset(name for name, _ in network.named_parameters())
         run = Run(network, card, packed, training, device, store, kept=kept, teacher=teacher)

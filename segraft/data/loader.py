@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,7 +39,8 @@ class Loader:
     """Training batches of a packed split.
 
     Sample number p of a run is entry p mod n of the shuffled order of pass p div n, augmented with chance drawn from
-    (seed, p): any batch can be made again on its own, so a resumed run sees what an uninterrupted one would have seen.
+    (seed, p, split): any batch can be made again on its own, so a resumed run sees what an uninterrupted one would have
+    seen.
 
     Args:
         dataset: the packed dataset; its card says how to crop and augment.
@@ -65,6 +67,8 @@ class Loader:
         source_share: float = 0.0,
     ) -> None:
         self.split = dataset.split(split)
+        # Splits of one batch must not be cropped and coloured alike.
+        self._stream = () if split == "train" else (zlib.crc32(split.encode()),)
         shares = dict(dataset.card.shares) if split == "train" else {}
         self._own_share = shares.pop("train", 1.0)
         if source_share:
@@ -130,7 +134,7 @@ class Loader:
         order = self._order_of(done)
         self.split.prefetch(self.split.shard_of(order[min(place + AHEAD, len(order) - 1)]))
         sample = self.split[int(order[place])]
-        rng = np.random.Generator(np.random.SFC64([self._seed, 1, position]))
+        rng = np.random.Generator(np.random.SFC64([self._seed, 1, position, *self._stream]))
         return random_crop(sample.image, sample.mask, self._card.crop, self._card.online, self._rare, rng)
 
     def _order_of(self, done: int) -> NDArray[np.int64]:
@@ -142,7 +146,7 @@ class Loader:
 
     def order(self, done: int) -> NDArray[np.int64]:
         """(samples,) the order of pass `done`: shards shuffled, then samples within each window of shards."""
-        rng = np.random.Generator(np.random.SFC64([self._seed, 0, done]))
+        rng = np.random.Generator(np.random.SFC64([self._seed, 0, done, *self._stream]))
         offsets = self.split.offsets
         shards = rng.permutation(len(offsets) - 1)
         windows = [shards[i : i + WINDOW] for i in range(0, len(shards), WINDOW)]

@@ -6,7 +6,9 @@ import numpy as np
 
 from segraft.evaluation.scores import Counts, Floats, iou_of_counts, mean
 
-RESAMPLES = 2000
+RESAMPLES, AT_ONCE = 2000, 100
+LEAST = 5
+"""Images below which resamples say nothing: those of one image are all alike."""
 SEED = 20210317
 """Fixed, so that two models scored apart see the same resamples and the same scores give the same interval."""
 
@@ -23,10 +25,12 @@ def resampled_miou(counts: Counts) -> Floats:
         (RESAMPLES,) in 0…1. It depends on N and the counts alone: the i-th values of two models are of the same images,
         so that their difference is a paired one.
     """
-    images = len(counts)
-    draws = np.random.default_rng(SEED).multinomial(images, np.full(images, 1 / images), size=RESAMPLES)
-    totals = draws.astype(np.float64) @ counts.reshape(images, -1).astype(np.float64)  # exact below 2^53 pixels
-    return mean(iou_of_counts(totals.reshape(RESAMPLES, *counts.shape[1:])))
+    images, rng = len(counts), np.random.default_rng(SEED)
+    pixels = counts.reshape(images, -1).astype(np.float64)
+    totals = [  # exact below 2^53 pixels
+        rng.multinomial(images, np.full(images, 1 / images), size=AT_ONCE) @ pixels for _ in range(RESAMPLES // AT_ONCE)
+    ]
+    return mean(iou_of_counts(np.concatenate(totals).reshape(RESAMPLES, *counts.shape[1:])))
 
 
 def interval(samples: Floats, level: float = 0.95) -> Interval:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from segraft.checkpoint import ModelCard, load_model
 from segraft.device import autocast, setup
 from segraft.evaluation.windows import windowed
+from segraft.models.network import MULTIPLE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from segraft.params import Crf, Evaluate
 
 Pixels = NDArray[np.uint8]
-MULTIPLE = 32
-"""Every encoder of the zoo halves five times."""
 POOL = 8
 """Batches' worth of images that may wait for others of their size."""
 
@@ -54,13 +54,15 @@ class Predictor:
         self.model: torch.nn.Module = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def adapt(self, samples: Iterable[Packed], batch_size: int) -> None:
-        """Take BatchNorm's statistics anew on the images that are to be predicted, if `how` says so."""
+        """Take BatchNorm's statistics anew on what the network sees of images to be predicted, if `how` says so."""
         if self.how and self.how.adapt_batch_norm:
             from segraft.training.batchnorm import reestimate
 
             device = next(self.model.parameters()).device
-            found = batches(samples, batch_size)
-            reestimate(self.model, (network_input(self.card, [s.image for s in part], device) for part in found))
+            inputs = (
+                network_input(self.card, [s.image for s in part], device) for part in batches(samples, batch_size)
+            )
+            reestimate(self.model, inputs, functools.partial(_logits, self.model, self.how))
 
     def __call__(self, images: Sequence[Pixels]) -> list[Pixels]:
         """(H, W) uint8 trainIds of each (H, W, 3) uint8 RGB image; sizes may differ."""
@@ -99,12 +101,17 @@ def _forward(model: torch.nn.Module, card: ModelCard, images: Sequence[Pixels], 
     device = next(model.parameters()).device
     with autocast(device, "auto")():
         batch = network_input(card, images, device)
-        logits = windowed(model, batch, how.window) if how and how.window else model(batch)
+        logits = _logits(model, how, batch)
     if how and how.crf.iterations:
         return np.stack([_refined(*pair, how.crf) for pair in zip(logits, images, strict=True)])
     best = logits.max(1).indices  # in channels_last twice as fast as argmax
     masks: Pixels = best.to(torch.uint8).cpu().numpy()
     return masks
+
+
+def _logits(model: torch.nn.Module, how: Evaluate | None, images: Tensor) -> Tensor:
+    logits: Tensor = windowed(model, images, how.window) if how and how.window else model(images)
+    return logits
 
 
 def _refined(logits: Tensor, image: Pixels, crf: Crf) -> Pixels:

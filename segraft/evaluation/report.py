@@ -12,11 +12,11 @@ import numpy as np
 
 from segraft.data.manifest import FILES
 from segraft.data.packed import PackedDataset
-from segraft.evaluation import charts
+from segraft.evaluation import charts, scores
 from segraft.evaluation.confusion import Matrix
 from segraft.evaluation.examples import Example, colored, data_uri, errors
 from segraft.evaluation.history import Log
-from segraft.evaluation.run import Scores
+from segraft.evaluation.run import Scores, number
 from segraft.evaluation.summary import MODELS, verdict
 from segraft.pages import templates
 
@@ -56,7 +56,7 @@ def render(
     return page.get_template("report.html.jinja").render(
         summary=summary,
         headline=[
-            (verdict(summary["gain"][key], name), summary["gain"][key])
+            (verdict(summary["gain"][key], summary["images"], name), summary["gain"][key])
             for key, name in BASELINES.items()
             if summary["gain"][key]
         ],
@@ -92,7 +92,7 @@ def utc(seconds: float) -> str:
 
 def _classes(packed: PackedDataset, results: Mapping[str, Scores]) -> list[dict[str, Any]]:
     shares = {name: _shares(card.class_pixels) for name, card in packed.card.splits.items()}
-    iou = {model: list(result.as_json()["iou"].values()) for model, result in results.items()}
+    iou = {model: [number(value) for value in scores.iou(result.matrix)] for model, result in results.items()}
     return [
         {
             "name": c.name,
@@ -111,16 +111,16 @@ def _shares(pixels: Sequence[int]) -> list[float | None]:
 
 
 def _slices(summary: Mapping[str, Any], last: Scores) -> list[dict[str, Any]]:
-    """A row a tag, and a row a group where there are a few; a label that all images carry says nothing."""
+    """A row for each tag, and for each group of several images where there are a few."""
     kinds: dict[str, list[tuple[str, ...]]] = {"slices": list(last.tags), "groups": [(group,) for group in last.groups]}
     rows = []
     for kind, labels in kinds.items():
-        names = summary["transferred"][kind]
+        images = Counter(name for of_image in labels for name in of_image)
+        names = [name for name in summary["transferred"][kind] if kind == "slices" or images[name] > 1]
         if kind == "groups" and not 1 < len(names) <= GROUPS:
             continue
         for name in names:
-            images = sum(name in of_image for of_image in labels)
-            rows.append({"name": name, "kind": kind, "images": images, "miou": _by_model(summary, kind, name)})
+            rows.append({"name": name, "kind": kind, "images": images[name], "miou": _by_model(summary, kind, name)})
     return rows
 
 

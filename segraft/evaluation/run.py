@@ -48,8 +48,11 @@ class Scores:
 
     def slices(self, labels: Sequence[Sequence[str]]) -> dict[str, float | None]:
         """Label → mean IoU of the images that carry it; `labels` has an entry an image."""
-        names = sorted({name for of_image in labels for name in of_image})
-        totals = {name: self.counts[[name in of_image for of_image in labels]].sum(0) for name in names}
+        images: dict[str, list[int]] = {}
+        for image, of_image in enumerate(labels):
+            for name in of_image:
+                images.setdefault(name, []).append(image)
+        totals = {name: self.counts[images[name]].sum(0) for name in sorted(images)}
         return {name: number(scores.mean(scores.iou_of_counts(total))) for name, total in totals.items()}
 
     def as_json(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from segraft.evaluation.intervals import interval, resampled_miou
+from segraft.evaluation.intervals import LEAST, interval, resampled_miou
 from segraft.evaluation.run import Scores
 from segraft.steps import Metrics
 
@@ -43,9 +43,11 @@ def metrics(summary: Mapping[str, Any]) -> Metrics:
     return flat | {f"gain_{over}": value["miou"] for over, value in summary["gain"].items() if value}
 
 
-def verdict(gain: Mapping[str, Any], over: str) -> str:
+def verdict(gain: Mapping[str, Any], images: int, over: str) -> str:
     """A gain in words, for example: Transfer gained 3.2 points of mIoU over training from scratch."""
     low, high = gain["interval"]
+    if images < LEAST:
+        return f"Too few images ({images}) to tell transfer from {over}"
     if low <= 0 <= high:
         return f"No clear difference between transfer and {over}"
     change = "gained" if low > 0 else "lost"

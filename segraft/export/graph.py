@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from segraft.checkpoint import ModelCard
 from segraft.errors import UserError
-from segraft.evaluation.predict import MULTIPLE
+from segraft.models.network import MULTIPLE
 from segraft.serving.runtimes.eager import Served
 
 OPSET = 17

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from segraft.checkpoint import CARD, WEIGHTS, load_model, read_card, sha256
 from segraft.data.packed import DatasetCard, Packed, PackedDataset, PackedSplit
 from segraft.errors import UserError
-from segraft.evaluation.predict import MULTIPLE
 from segraft.export.graph import export_graph
 from segraft.export.measure import Tally, measure
 from segraft.export.quantize import quantize_onnx, quantize_openvino
 from segraft.machine import cores
+from segraft.models.network import MULTIPLE
 from segraft.params import Export
 from segraft.progress import progress
 from segraft.serving.drift import Reference, statistics, summarize

@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from segraft.evaluation.intervals import RESAMPLES, SEED, Interval, interval, resampled_miou
+from segraft.evaluation.intervals import LEAST, RESAMPLES, SEED, Interval, interval, resampled_miou
 from segraft.evaluation.scores import Counts, Floats
 
-Verdict = Literal["helped", "no difference", "negative transfer"]
+Verdict = Literal["helped", "no difference", "negative transfer", "too few images"]
 GOOD = 0.8
 """R² below which a power law is called a bad fit."""
 LEAST_POINTS = 3
@@ -60,8 +60,10 @@ def score_of(samples: Floats, value: float) -> Score:
     return Score(value, interval(samples))
 
 
-def verdict(difference: Interval) -> Verdict:
-    """What the interval of (with source - without) says: only one that leaves 0 out says anything."""
+def verdict(difference: Interval, images: int) -> Verdict:
+    """What the interval of (with source - without) says: one that leaves 0 out, and is of more than a few images."""
+    if images < LEAST:
+        return "too few images"
     low, high = difference
     return "helped" if low > 0 else "negative transfer" if high < 0 else "no difference"
 

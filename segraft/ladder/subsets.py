@@ -28,8 +28,10 @@ def order(groups: Sequence[str], seed: int) -> list[int]:
         seed: of the shuffling.
     """
     rng = np.random.default_rng(seed)
-    names = rng.permutation(sorted(set(groups)))
-    return [int(i) for name in names for i in rng.permutation([i for i, group in enumerate(groups) if group == name])]
+    images: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        images.setdefault(group, []).append(i)
+    return [int(i) for name in rng.permutation(sorted(images)) for i in rng.permutation(images[name])]
 
 
 def budget(images: int, share: float) -> int:

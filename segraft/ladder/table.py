@@ -101,7 +101,9 @@ def _row(
         if theirs and rung not in SOURCELESS:
             gains[str(other)] = _gain(_by_seed(mine, list(theirs)), list(theirs.values()))
     labels = max([result.labels for result in others], default=0)
-    judged = verdict(gains[baseline].interval) if baseline in gains and rung not in UNTRAINED else None
+    judged = None
+    if baseline in gains and rung not in UNTRAINED:
+        judged = verdict(gains[baseline].interval, len(mine[0].counts))
     return Row(
         rung,
         share,

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from segraft.errors import UserError
 from segraft.machine import CGROUP
 from segraft.params import Training
 from segraft.progress import progress
@@ -100,6 +101,9 @@ def try_batches(make: Make, training: Training, most: int, device: torch.device)
         training: the knobs.
         most: largest batch size to try, at least 2.
         device: where the probe runs.
+
+    Raises:
+        UserError: the smallest batch does not fit.
     """
     limit = ROOM * free_memory_mb(device) + _used_mb(device)
     base, trials = _used_mb(device), list[Trial]()
@@ -111,6 +115,11 @@ def try_batches(make: Make, training: Training, most: int, device: torch.device)
             trials.append(_try(make(training.model_copy(update={"batch_size": size}), 1 + TIMED), size, device))
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
+            if not trials:
+                raise UserError(
+                    f"{size} crops a batch do not fit the memory of {device}: make augment.crop smaller, or take a "
+                    "smaller encoder"
+                ) from None
             break
         speeds = [trial.images_per_second for trial in trials]
         if len(speeds) > 2 and max(speeds[-2:]) < (1 + GAIN) * max(speeds[:-2]):

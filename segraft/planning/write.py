@@ -9,8 +9,6 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.nodes import ScalarNode
-from ruamel.yaml.representer import RoundTripRepresenter
 
 from segraft.params import parse_override
 from segraft.planning.rules import Choice
@@ -29,9 +27,7 @@ def commented(text: str, choices: Sequence[Choice], overrides: Sequence[str] = (
         overrides: `section.key=value`, set before the choices.
     """
     yaml = YAML()
-    yaml.Representer = _Representer
     yaml.preserve_quotes, yaml.width = True, WIDE
-    yaml.indent(mapping=2, sequence=4, offset=2)
     content = yaml.load(text)
     for override in overrides:
         keys, value = parse_override(content, override)
@@ -59,19 +55,8 @@ def _set(content: CommentedMap, keys: Sequence[str], value: Any) -> list[Comment
     return path
 
 
-class _Representer(RoundTripRepresenter):
-    """Writes null as such: ruamel.yaml would leave its place empty, in lines that nobody asked it to change."""
-
-    def null(self, value: None) -> ScalarNode:
-        """None, as a node."""
-        return self.represent_scalar("tag:yaml.org,2002:null", "null")
-
-
-_Representer.add_representer(type(None), _Representer.null)
-
-
 def _plain(value: Any) -> Any:
-    """Lists and mappings on one line, as params.yaml has them."""
+    """Lists and mappings on one line."""
     if isinstance(value, dict):
         inline = CommentedMap(value)
         inline.fa.set_flow_style()

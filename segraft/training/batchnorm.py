@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -36,14 +36,15 @@ def freeze_statistics(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def reestimate(model: nn.Module, images: Iterable[Tensor]) -> None:
+def reestimate(model: nn.Module, images: Iterable[Tensor], forward: Callable[[Tensor], Tensor] | None = None) -> None:
     """Replace the statistics by those of other images: AdaBN (Li et al. 2017). Without images, nothing changes.
 
     A norm that sees one value a channel (one image, pooled to 1×1) learns nothing from that batch.
 
     Args:
         model: changed in place.
-        images: batches of (N, 3, H, W) normalised images; each batch counts as much as any other.
+        images: batches of (N, 3, H, W) normalised images.
+        forward: how the model is asked for a batch's logits; None: in one call. Each call counts as much as any other.
     """
     before = {norm: (norm.training, norm.momentum) for norm in norms(model)}
     training, begun = model.training, set[nn.Module]()
@@ -59,7 +60,7 @@ def reestimate(model: nn.Module, images: Iterable[Tensor]) -> None:
         norm.momentum = None  # the plain mean over the batches
     hooks = [norm.register_forward_pre_hook(listen) for norm in before]
     for batch in images:
-        model(batch)
+        (forward or model)(batch)
     for hook in hooks:
         hook.remove()
     model.train(training)

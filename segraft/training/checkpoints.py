@@ -21,6 +21,23 @@ KEEP = 2
 NAME = 16
 """Hex digits of a fingerprint that name its folder."""
 STATE, SUMS = "state.json", "sha256.json"
+NO_MATTER = "checkpoint_every"
+"""The knob that changes nothing in what comes out."""
+
+
+def decisive(content: Any) -> str:
+    """What decides a run's result, as JSON to make a fingerprint of: how often the run is saved does not.
+
+    Args:
+        content: a card's dump, or a part of one.
+    """
+    return json.dumps(_without(content), sort_keys=True)
+
+
+def _without(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _without(value) for key, value in content.items() if key != NO_MATTER}
+    return content
 
 
 class CheckpointStore:
@@ -52,6 +69,8 @@ class CheckpointStore:
         self._folder.mkdir(exist_ok=True)
         for other in work.glob("[0-9a-f]" * NAME):
             if other != self._folder:
+                if any(other.glob("step_*")):
+                    print(f"{other}: checkpoints of a run with other params or data: deleted; this one begins anew")
                 remove(other)
         for stray in self._folder.glob("*.tmp"):
             remove(stray)

@@ -136,7 +136,7 @@ class World:
             return model
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.forward = functools.partial(_normalise, module, module.forward, self.size)  # type: ignore[method-assign]
+                module.forward = functools.partial(_normalise, module, module.forward, self)  # type: ignore[method-assign]
         return model if self.sharded else _Parallel(model, self)
 
     def own_chance(self, seed: int) -> None:
@@ -191,30 +191,43 @@ class _Parallel:
         return logits
 
 
-def _normalise(module: nn.BatchNorm2d, forward: Callable[[Tensor], Tensor], processes: int, x: Tensor) -> Tensor:
+def _normalise(module: nn.BatchNorm2d, forward: Callable[[Tensor], Tensor], world: World, x: Tensor) -> Tensor:
     """BatchNorm over the global batch; torch's SyncBatchNorm does that on GPUs alone, and forgets what froze a module.
 
     Args:
         module: the layer; every process has the same number of pixels.
         forward: its own forward pass, for eval mode.
-        processes: how many there are.
+        world: the processes.
         x: (N, C, h, w), any float dtype.
     """
     if not module.training:
         return forward(x)
     wide = x if x.dtype == torch.float64 else x.float()
-    moments = torch.cat([wide.mean((0, 2, 3)), wide.square().mean((0, 2, 3))])
-    mean, square = (_Sum.apply(moments) / processes).chunk(2)  # type: ignore[no-untyped-call]
-    variance = square - mean.square()
-    _remember(module, mean.detach(), variance.detach(), processes * x.numel() // x.shape[1])
+    mean, variance = _global_moments(wide, world)
+    _remember(module, mean.detach(), variance.detach(), world.size * x.numel() // x.shape[1])
     scale = (variance + module.eps).rsqrt()
-    shift = -mean * scale
     if module.affine:
-        scale, shift = scale * module.weight, shift * module.weight + module.bias
-    normal = (wide * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+        scale = scale * module.weight
+    normal = (wide - mean[:, None, None]) * scale[:, None, None]
+    if module.affine:
+        normal = normal + module.bias[:, None, None]
+    normal = normal.to(x.dtype)
     timm: Any = module  # whose BatchNormAct2d goes on with what follows the normalisation
     activated: Tensor = timm.act(timm.drop(normal)) if hasattr(timm, "act") else normal
     return activated
+
+
+def _global_moments(x: Tensor, world: World) -> tuple[Tensor, Tensor]:
+    """(C,) mean and variance over all processes, of variances about each one's mean (Chan et al. 1979).
+
+    A mean of squares less the square of the mean would leave nothing of a variance that is small beside the mean.
+    """
+    variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+    own = torch.cat([mean, variance])
+    rows = torch.stack([own if rank == world.rank else torch.zeros_like(own) for rank in range(world.size)])
+    means, variances = _Sum.apply(rows).chunk(2, 1)  # type: ignore[no-untyped-call]
+    mean = means.mean(0)
+    return mean, (variances + (means - mean).square()).mean(0)
 
 
 def _remember(module: nn.BatchNorm2d, mean: Tensor, variance: Tensor, pixels: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segraft.params import Training
 from segraft.training.batchnorm import freeze_statistics, stay_in_eval
@@ -72,6 +72,21 @@ def _size(piece: Piece) -> int:
     return sum(parameter.numel() for parameter in _parameters(piece))
 
 
+def is_weight(parameter: Tensor) -> bool:
+    """Whether it is to decay: biases and scales, however they are shaped, are not."""
+    return parameter.ndim == 2 or sum(side > 1 for side in parameter.shape) > 1
+
+
+def embeddings(model: nn.Module) -> set[str]:
+    """Names of the parameters that timm says are not to decay: positions, class and register tokens."""
+    return {
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, module in model.named_modules()
+        if callable(listed := getattr(module, "no_weight_decay", None))
+        for name in listed()
+    }
+
+
 def _has_weights(piece: Piece) -> bool:
     return isinstance(piece, nn.Module) and any(parameter.ndim > 1 for parameter in piece.parameters())
 
@@ -118,10 +133,11 @@ class Layers:
             for name, child in model.named_children():
                 if name != "segmentation_head":
                     freeze(child)
+        undecayed = pulled | embeddings(model)
         groups: dict[tuple[str, float, float, int], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                decay = training.weight_decay if parameter.ndim > 1 and name not in pulled else 0.0
+                decay = training.weight_decay if is_weight(parameter) and name not in undecayed else 0.0
                 part, peak, start = "decoder and head", training.lr, 0
                 if name.startswith("encoder."):
                     stage = of.get(id(parameter), count - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import time
 from dataclasses import asdict, dataclass, field
 
@@ -18,6 +19,7 @@ from segraft.errors import UserError
 from segraft.evaluation.confusion import ConfusionMatrix
 from segraft.evaluation.predict import batches, network_input, predict
 from segraft.evaluation.scores import miou
+from segraft.machine import cores
 from segraft.params import Training
 from segraft.progress import bar
 from segraft.training import STRATEGY
@@ -37,7 +39,17 @@ from segraft.training.sharding import local, spread
 from segraft.training.unused import without_effect
 
 LOG_EVERY = 10
+MOST_THREADS = 8
+"""Each holds a batch."""
 BATCH_NORM_MOMENTUM = 0.1
+
+
+def _loader_threads(device: torch.device) -> int:
+    """Threads that make batches: one beside steps that take the CPU themselves, more to keep up with a GPU."""
+    if device.type == "cpu":
+        return 1
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # processes on this machine
+    return max(1, min(MOST_THREADS, cores() // (2 * beside)))
 
 
 @dataclass
@@ -92,10 +104,15 @@ class Run:
         self.val = dataset.split("val")
         self.scored = any(self.val.card.class_pixels)
         part = self.world.part_of(training.batch_size)
-        self.loader = Loader(dataset, training.batch_size, training.seed, part=part, source_share=training.source_share)
+        threads = _loader_threads(device)
+        self.loader = Loader(
+            dataset, training.batch_size, training.seed, threads, part, source_share=training.source_share
+        )
         if training.epochs and not len(self.loader.split):
             raise UserError(f"{dataset.location}: no train samples to train on")
-        self.steps_per_epoch = training.steps_per_epoch or math.ceil(len(self.loader) / training.batch_size)
+        self.steps_per_epoch = training.steps_per_epoch or math.ceil(
+            len(self.loader) / (training.batch_size * (1 - training.source_share))
+        )
         self.total = training.epochs * self.steps_per_epoch
         if not self.world.rank:
             for line in without_effect(training, model, kept, self.total, self.scored):
@@ -108,12 +125,14 @@ class Run:
         self._autocast = autocast(device, training.precision)
         self._loss = Loss(training, self.loader.card, card.ignore_index, device, dataset.card.coarse)
         self._losses: list[Tensor] = []
+        self._clock = time.perf_counter()
+        """since when steps, and the waiting for their data, are not yet in `progress.seconds`"""
         self._distillation = Distillation(training.distill, *teacher, model) if teacher else None
         self._self_training: SelfTraining | None = None
         if training.self_train.weight:
             if not self.scored:
                 raise UserError(f"self_train: {dataset.location} has no val labels that could show that it does harm")
-            bare = Loader(dataset, training.batch_size, training.seed, part=part, split="unlabelled")
+            bare = Loader(dataset, training.batch_size, training.seed, threads, part, "unlabelled")
             first = part[0] * training.batch_size // part[1]
             self._self_training = SelfTraining(training.self_train, training.seed, bare, card.ignore_index, first)
         self.layers = Layers(model, training, self.total, kept if training.l2_sp else frozenset())
@@ -151,10 +170,9 @@ class Run:
         if self.progress.stopped_early:
             return
         with bar(self.total, self.progress.step, "training", "step") as shown:
+            self._clock = time.perf_counter()
             for batch in self.loader.batches(self.progress.step, self.total):
-                started = time.perf_counter()
                 self._step(batch)
-                self.progress.seconds += time.perf_counter() - started
                 self._after_step(stop)
                 shown.set_postfix(self._shown, refresh=False)
                 shown.update()
@@ -242,8 +260,10 @@ class Run:
             signal = self.world.largest(stop.signal)  # many processes stop at one step
         if epoch_ends:
             self._end_epoch()
-        if signal or epoch_ends or (every and progress.step % every == 0):
+        if saves := bool(signal or epoch_ends or (every and progress.step % every == 0)):
             self._save()
+        if epoch_ends or saves:
+            self._clock = time.perf_counter()  # neither is training
         if signal:
             raise SystemExit(128 + signal)
 
@@ -295,6 +315,9 @@ class Run:
                 f"the loss is {loss} near step {self.progress.step}: lower lr, or set clip_norm; that was not saved"
             )
         done = len(self._losses) * self.training.batch_size
+        now = time.perf_counter()  # a GPU's steps are over, too: their loss is known
+        self.progress.seconds += now - self._clock
+        self._clock = now
         seconds = self.progress.seconds - self._seconds_written
         self._losses.clear()
         rate = self.optimizer.param_groups[-1]["lr"]

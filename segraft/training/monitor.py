@@ -41,7 +41,7 @@ def stop_wish() -> Iterator[Stop]:
 
 @contextmanager
 def system_log(path: Path) -> Iterator[None]:
-    """Append this process's CPU and memory, and the GPU's, to a JSON-lines file once a second."""
+    """Write this process's CPU and memory, and the GPU's, to a new JSON-lines file once a second."""
     done = threading.Event()
     thread = threading.Thread(target=_sample, args=(path, done), name="system", daemon=True)
     thread.start()

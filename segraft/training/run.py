@@ -33,6 +33,7 @@ from segraft.models.weights import load_weights as load_foreign
 from segraft.params import Distill, Model, Training
 from segraft.steps import Metrics, write_json
 from segraft.training.adapters import add_lora, merge_lora
+from segraft.training.checkpoints import decisive
 from segraft.training.distributed import World
 from segraft.training.loop import Run
 from segraft.training.monitor import peak_memory_mb, stop_wish, system_log
@@ -201,7 +202,7 @@ def _card(
 
 def _fingerprint(card: ModelCard, network: nn.Module) -> str:
     """Digest of all that decides the result: the card and the weights that training starts from."""
-    digest = hashlib.sha256(json.dumps(card.model_dump(), sort_keys=True).encode())
+    digest = hashlib.sha256(decisive(card.model_dump()).encode())
     for tensor in network.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -46,4 +46,7 @@ def without_effect(training: Training, model: nn.Module, kept: Collection[str], 
         found.append(
             f"schedule: {training.schedule}: warm-up takes {training.warmup_steps} steps, this run has {steps}"
         )
+    left, warmup = steps - round(training.thaw * steps), training.warmup_steps if training.warmup != "none" else 0
+    if training.freeze == "gradual" and steps and left <= warmup:
+        found.append(f"thaw: {training.thaw}: what thaws last has {left} steps left, none beyond its own warm-up")
     return [f"without effect: {line}" for line in found]

@@ -152,6 +152,15 @@ def test_a_share_that_would_leave_layers_less_than_a_tenth_is_refused():
         prune_channels(network, 0.95, [loss])
 
 
+@pytest.mark.parametrize(
+    ("arch", "encoder", "part"),
+    [("fpn", "mit_b0", "an encoder"), ("unet", "convnext_tiny", "an encoder"), ("upernet", "resnet18", "an arch")],
+)
+def test_a_network_with_other_layers_is_refused_by_the_name_of_one(arch, encoder, part):
+    with pytest.raises(UserError, match=rf"(en|de)coder\..*Norm.* cannot be narrowed; .* take {part} of convolutions"):
+        prune_channels(create_model(arch, encoder, 3), 0.25, [])
+
+
 @pytest.mark.slow
 def test_training_on_wins_accuracy_back(folders, tmp_path, training):
     longer = training.model_copy(update={"steps_per_epoch": 12, "lr": 0.003})

@@ -160,6 +160,17 @@ def test_loader_is_a_pure_function_of_the_step(tmp_path):
     assert ahead[0].images.shape == (4, 64, 64, 3) and ahead[0].masks.shape == (4, 64, 64)
 
 
+def test_splits_of_one_batch_are_cropped_and_coloured_by_chances_of_their_own(tmp_path):
+    """The same images as labelled and as source ones: no crop is another's twin."""
+    folder = pack(tmp_path, train=4)
+    card = json.loads((folder / CARD).read_text())
+    card["splits"]["source"] = card["splits"]["train"]
+    (folder / CARD).write_text(json.dumps(card))
+    loader = Loader(PackedDataset(folder), 8, seed=3, source_share=0.5)
+    images = np.concatenate([loader.batch(step).images for step in range(4)])
+    assert len({image.tobytes() for image in images}) == len(images)
+
+
 def test_each_pass_shows_each_sample_once_in_another_order(tmp_path):
     loader = Loader(PackedDataset(pack(tmp_path, train=120)), 4, seed=3)
     first, second = loader.order(0), loader.order(1)

@@ -12,15 +12,16 @@ from segraft.evaluation.summary import verdict
 
 
 @pytest.mark.parametrize(
-    ("miou", "interval", "words"),
+    ("miou", "interval", "images", "words"),
     [
-        (0.123, [0.1, 0.15], "Transfer gained 12.3 points of mIoU over scratch"),
-        (-0.02, [-0.03, -0.01], "Transfer lost 2.0 points of mIoU against scratch"),
-        (0.02, [-0.01, 0.05], "No clear difference between transfer and scratch"),
+        (0.123, [0.1, 0.15], 5, "Transfer gained 12.3 points of mIoU over scratch"),
+        (-0.02, [-0.03, -0.01], 80, "Transfer lost 2.0 points of mIoU against scratch"),
+        (0.02, [-0.01, 0.05], 80, "No clear difference between transfer and scratch"),
+        (0.004, [0.004, 0.004], 1, "Too few images (1) to tell transfer from scratch"),
     ],
 )
-def test_the_verdict_says_no_more_than_the_interval(miou, interval, words):
-    assert verdict({"miou": miou, "interval": interval}, "scratch") == words
+def test_the_verdict_says_no_more_than_the_interval(miou, interval, images, words):
+    assert verdict({"miou": miou, "interval": interval}, images, "scratch") == words
 
 
 def test_numbers_for_people():

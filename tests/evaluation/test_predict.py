@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from segraft.checkpoint import ClassCard, ModelCard, Preprocessing
 from segraft.evaluation.predict import POOL, Predictor, batches, predict
+from segraft.params import load_params
 
 CARD = ModelCard(
     arch="unet",
@@ -86,6 +88,15 @@ def test_memory_is_bounded_when_every_image_has_its_own_size():
         given += len(batch)
         assert read - given <= 2 * POOL
     assert given == 59
+
+
+def test_statistics_are_adapted_to_windows_where_windows_are_predicted(transfer):
+    params = load_params(Path(__file__).parents[2] / "params.yaml")
+    how = params.evaluate.model_copy(update={"adapt_batch_norm": True, "window": (32, 32)})
+    predictor, seen = Predictor(transfer / "models" / "finetuned", threads=1, how=how), set()
+    predictor.model.register_forward_pre_hook(lambda model, inputs: seen.add(tuple(inputs[0].shape)))
+    predictor.adapt([Sized(image) for image in noise((48, 64), (40, 72))], 2)
+    assert {shape[2:] for shape in seen} == {(32, 32)}
 
 
 def test_a_model_folder_gives_the_same_answer_alone_and_in_a_batch(transfer):

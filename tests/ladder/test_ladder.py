@@ -275,6 +275,13 @@ def test_the_verdict_has_three_outcomes(points, said):
     assert as_it_is.verdict is None and set(as_it_is.gains) == {"encoder"}
 
 
+def test_few_images_give_no_verdict():
+    """Resamples of one image are all alike: their interval has no width and leaves 0 out."""
+    of = counts(np.random.default_rng(1), 0.5)[:1]
+    found = outcome([result("encoder", 1, of), result("full", 1, better(of, np.full((1, 1), 300)))])
+    assert next(row for row in found.rows if row.rung == "full").verdict == "too few images"
+
+
 def test_without_a_rung_to_compare_with_there_is_no_verdict():
     found = outcome([result("full", 1, counts(np.random.default_rng(0), 0.5))])
     assert found.baseline is None and "No verdict" in found.headline() and found.rows[0].verdict is None

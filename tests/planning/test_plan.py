@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from segraft.checkpoint import read_card, save_model
@@ -17,7 +18,7 @@ from segraft.params import load_params
 from segraft.planning import plan as planning
 from segraft.planning.distance import kid
 from segraft.planning.facts import measure, objects
-from segraft.planning.machine import Probe, Trial, best_batch
+from segraft.planning.machine import Probe, Trial, best_batch, try_batches
 from segraft.planning.plan import batch_of_minutes, batch_of_pixels
 from segraft.planning.rules import DATA, MACHINE, RATE, RULES, decide
 from segraft.planning.rules.data import FEW
@@ -139,6 +140,7 @@ def test_the_crop_holds_typical_objects_stays_within_the_image_and_never_shrinks
         ({"steps": 90}, "power", 1.0),
         ({"steps": 90}, "warmup_steps", 9),
         ({"steps": 400}, "ema", 0.99),
+        ({"steps": 10**6, "images": 118_000}, "ema", 0.9999),
         ({}, "steps_per_epoch", 50),
         ({}, "schedule", "cosine"),
         ({"images": 1000}, "steps_per_epoch", 500),
@@ -174,6 +176,14 @@ def test_distance_is_that_of_the_distributions():
 def test_the_smallest_batch_that_is_as_fast_as_any_is_taken():
     trials = [Trial(2, 10.0, 1), Trial(4, 14.0, 1), Trial(8, 15.5, 1), Trial(16, 20.0, 1)]
     assert best_batch(trials, 4).batch == 8 and best_batch(trials[:1], 4).batch == 2
+
+
+def test_a_batch_of_two_that_does_not_fit_is_one_clear_error():
+    def full(training, steps):
+        raise torch.cuda.OutOfMemoryError
+
+    with pytest.raises(UserError, match=r"2 crops a batch do not fit the memory of cpu: make augment\.crop smaller"):
+        try_batches(full, PARAMS.finetune, 32, torch.device("cpu"))
 
 
 def test_a_short_budget_of_pixels_keeps_the_batch_that_leaves_it_more_steps(facts):

@@ -72,11 +72,12 @@ def test_strays_of_a_killed_save_are_removed(tmp_path):
     store.close(finished=True)
 
 
-def test_checkpoints_of_another_fingerprint_are_dropped(tmp_path):
+def test_checkpoints_of_another_fingerprint_are_dropped_with_a_word(tmp_path, capsys):
     first = CheckpointStore(tmp_path, "ab" * 32)
     first.save(1, PARTS, {})
     first.close(finished=False)
     second = CheckpointStore(tmp_path, "cd" * 32)
     assert second.load() is None
+    assert f"{'ab' * 8}: checkpoints of a run with other params" in capsys.readouterr().out
     second.close(finished=True)
     assert [p.name for p in tmp_path.iterdir()] == ["lock"]

@@ -21,11 +21,16 @@ STEPS = """
 import copy, sys, torch
 from torch import nn
 from segraft.models import create_model
-from segraft.training.distributed import World
+from segraft.training.distributed import World, _normalise
 
 torch.manual_seed(0)
 torch.set_num_threads(1)
 world = World(torch.device("cpu"))
+far = 100 + torch.arange(4).view(4, 1, 1, 1) + 0.01 * torch.randn(4, 3, 8, 8)  # the variance is small beside the mean
+layer, own = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+part = slice(2 * world.rank, 2 * world.rank + 2)
+torch.testing.assert_close(_normalise(layer, layer.forward, world, far[part]), own(far)[part], rtol=0, atol=1e-4)
+torch.testing.assert_close(layer.running_var, own.running_var, rtol=1e-4, atol=0)
 model = create_model("unet", "efficientnet_lite0", 3).double()
 alone = copy.deepcopy(model)
 images, masks = torch.randn(4, 3, 64, 64).double(), torch.randint(0, 3, (4, 64, 64))
@@ -148,13 +153,25 @@ def test_batch_norm_over_one_process_is_the_layer_s_own(tmp_path, activates):
         outcomes = []
         for synced in (True, False):
             own, entering = copy.deepcopy(layer), x.clone().requires_grad_()
-            out = _normalise(own, own.forward, 1, entering) if synced else own(entering)
+            out = _normalise(own, own.forward, World(torch.device("cpu")), entering) if synced else own(entering)
             out.square().sum().backward()
             outcomes.append([out, entering.grad, own.weight.grad, own.bias.grad, *own.state_dict().values()])
     finally:
         distributed.destroy_process_group()
     for one, other in zip(*outcomes, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(10.3, 0), (100, 0.01)])
+def test_batch_norm_keeps_a_variance_that_is_small_beside_the_mean(tmp_path, mean, deviation):
+    layer, x = nn.BatchNorm2d(5), mean + deviation * torch.randn(4, 5, 6, 7)
+    wanted = copy.deepcopy(layer)(x)
+    distributed.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        found = _normalise(layer, layer.forward, World(torch.device("cpu")), x)
+    finally:
+        distributed.destroy_process_group()
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0.01)
 
 
 def test_a_restart_that_would_hang_is_refused(monkeypatch):

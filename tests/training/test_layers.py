@@ -84,6 +84,23 @@ def test_groups_scale_the_encoder_and_spare_norms_from_decay():
     assert len(rates) == len(list(model.parameters()))
 
 
+@pytest.mark.parametrize(
+    ("arch", "encoder", "spared"),
+    [
+        ("unet", "convnext_tiny", ".layer_scale"),
+        ("segformer", "vit_tiny", ".pos_embed"),
+        ("segformer", "vit_tiny", ".cls_token"),
+    ],
+)
+def test_scales_and_embeddings_are_spared_from_decay(arch, encoder, spared):
+    model = network(encoder, arch)
+    groups = layers(model, weight_decay=0.05).groups
+    decays = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
+    named = dict(model.named_parameters())
+    assert {decays[id(p)] for name, p in named.items() if name.endswith(spared)} == {0.0}
+    assert {decays[id(p)] for name, p in named.items() if p.ndim in (2, 4) and p[0].numel() > 1} == {0.05}
+
+
 def test_layer_decay_slows_each_stage_by_the_factor():
     model = network()
     groups = layers(model, lr=0.01, encoder_lr=1.0, layer_decay=0.5).groups

@@ -8,7 +8,7 @@ from torch.nn import functional
 from segraft.data.packed import CoarseCard, SplitCard
 from segraft.errors import UserError
 from segraft.params import LossName, load_params
-from segraft.training.losses import Loss, class_weights, cross_entropy
+from segraft.training.losses import Loss, _jaccard_steps, class_weights, cross_entropy
 
 ROOT = Path(__file__).parents[2]
 TRAINING = load_params(ROOT / "params.yaml").finetune
@@ -85,6 +85,15 @@ def test_of_a_hard_prediction_the_region_losses_are_one_minus_the_score(name):
     alpha, beta = {"dice": (0.5, 0.5), "tversky": (0.3, 0.7), "lovasz": (1.0, 1.0)}[name]
     expected = (1 - tp / (tp + alpha * fp + beta * fn)).mean()
     assert loss_of({name: 1.0})(hard(said), truth).item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_lovasz_steps_of_a_rare_class_are_those_of_float64():
+    """Differences of neighbours near 1 would be zeros here."""
+    truth = torch.zeros(2**20)
+    truth[::4099] = 1
+    exact = 1 - (truth.double().sum() - truth.double().cumsum(0)) / (truth.sum() + (1 - truth.double()).cumsum(0))
+    steps = torch.cat([exact[:1], exact.diff()])
+    assert torch.allclose(_jaccard_steps(truth).double(), steps, rtol=1e-3, atol=1e-15)
 
 
 def test_tversky_s_two_weights_are_of_false_and_of_missed_pixels():

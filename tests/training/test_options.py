@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 import os
 import signal
 from dataclasses import replace
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from segraft.checkpoint import load_model, load_weights, read_card
-from segraft.data.packed import CARD, ShardWriter
+from segraft.data.packed import CARD, PackedDataset, ShardWriter
 from segraft.errors import UserError
 from segraft.evaluation.run import score
 from segraft.params import load_params
@@ -159,6 +160,17 @@ def test_self_training_that_does_harm_is_stopped_and_undone(tmp_path, rich, dono
         ({"epochs": 1, "steps_per_epoch": 2, "warmup": "linear", "warmup_steps": 1, "schedule": "poly"}, []),
         (
             {
+                "epochs": 1,
+                "steps_per_epoch": 2,
+                "warmup": "linear",
+                "warmup_steps": 1,
+                "freeze": "gradual",
+                "thaw": 0.5,
+            },
+            ["thaw: 0.5: what thaws last has 1 steps left"],
+        ),
+        (
+            {
                 "freeze": "body",
                 "distill": {"teacher": "pretrained", "kind": "feature", "weight": 1.0, "temperature": 1.0},
             },
@@ -209,6 +221,12 @@ def test_a_source_model_of_other_classes_is_scored_and_grafted_through_the_map(t
     finetune(tmp_path / "run", dataset, donors["resnet18"], epochs=0)
     head = [e for e in log_of(tmp_path / "run")["graft"] if e["tensor"].startswith("segmentation_head")]
     assert {(e["outcome"], e["why"]) for e in head} == {("transplanted", "1 copied, 2 split, 1 new")}
+
+
+def test_an_epoch_of_mixed_batches_shows_every_labelled_image(tmp_path, rich, donors):
+    mixed = {"source_share": 0.5, "steps_per_epoch": 0, "epochs": 1, "batch_size": 4}
+    train = len(PackedDataset(rich).split("train"))
+    assert finetune(tmp_path, rich, donors["resnet18"], **mixed)["steps"] == math.ceil(train / 2)
 
 
 def test_batch_norm_is_adapted_to_what_is_scored_when_evaluate_says_so(rich, donors):

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
 from segraft.checkpoint import load_model, read_card
+from segraft.data.loader import Loader
 from segraft.errors import UserError
 from segraft.params import Model, load_params
 from segraft.steps import run
@@ -100,6 +102,21 @@ def test_a_checkpoint_of_other_params_is_not_resumed(trained, tmp_path, discs):
     killed(tmp_path, discs, 7, signal.SIGKILL)
     metrics = pretrain(tmp_path, discs, epochs=1)
     assert metrics["steps"] == 5
+
+
+def test_waiting_for_data_is_part_of_the_time(tmp_path, discs, monkeypatch):
+    ready = Loader.batch
+    monkeypatch.setattr(Loader, "batch", lambda self, step: time.sleep(0.5) or ready(self, step))
+    metrics = pretrain(tmp_path, discs, epochs=1)
+    assert metrics["seconds"] > 5 * 0.5 and metrics["images_per_second"] < 20 / (5 * 0.5)
+
+
+def test_a_killed_run_goes_on_though_it_is_to_be_saved_more_rarely(trained, tmp_path, discs, capsys):
+    killed(tmp_path, discs, 9, signal.SIGKILL)
+    pretrain(tmp_path, discs, checkpoint_every=50)
+    assert "resuming at step 8 of 15" in capsys.readouterr().out
+    wanted, found = (read_card(folder / "model").weights_sha256 for folder in (trained[0], tmp_path))
+    assert found == wanted
 
 
 def test_nan_loss_is_an_error_and_leaves_no_checkpoint_of_it(tmp_path, discs):

@@ -125,7 +125,7 @@ MACHINE = (
     ),
     Rule(
         "finetune.ema",
-        lambda f: round(1 - 4 / max(8, steps_for(f)), 4),
+        lambda f: min(0.9999, round(1 - 4 / max(8, steps_for(f)), 4)),
         always,
         lambda f: f"remembers a quarter of {steps_for(f)} steps",
         "Tarvainen & Valpola 2017",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from segraft.checkpoint import ModelCard, load_model
 from segraft.device import autocast, setup
-from segraft.evaluation.predict import MULTIPLE
+from segraft.models.network import MULTIPLE
 from segraft.serving.runtime import Prediction
 from segraft.serving.runtimes.padding import pad
 
