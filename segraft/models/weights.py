@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from segraft.errors import UserError
 from segraft.models.encoders import Encoder
 from segraft.models.sources import imagenet, read_file
-from segraft.training.transfer import Graft
+from segraft.training.transfer import HEAD, Graft
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 State = dict[str, "Tensor"]
-HEAD = "segmentation_head."
 WRAPPERS = ("module", "_orig_mod", "model", "network", "net", "student", "ema")
 """What trainers put before every name."""
 

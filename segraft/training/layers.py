@@ -43,7 +43,7 @@ def stages(encoder: nn.Module) -> list[list[Piece]]:
         largest = max(pieces, key=lambda piece: _size(piece) if _children(piece) else 0)
         place = pieces.index(largest) if not isinstance(largest, nn.Parameter) else -1
         pieces[place : place + 1] = _children(largest)
-    order = _running_order(encoder)
+    order = running_order(encoder)
     pieces.sort(key=lambda piece: min((order[part] for part in _modules(piece) if part in order), default=0))
     found: list[list[Piece]] = [[]]
     for piece in pieces:
@@ -92,20 +92,20 @@ def _has_weights(piece: Piece) -> bool:
 
 
 @torch.no_grad()
-def _running_order(encoder: nn.Module) -> dict[nn.Module, int]:
+def running_order(network: nn.Module) -> dict[nn.Module, int]:
     """Module → when it runs, by a pass of a blank image."""
     order: dict[nn.Module, int] = {}
 
     def note(module: nn.Module, inputs: object) -> None:
         order.setdefault(module, len(order))
 
-    hooks = [module.register_forward_pre_hook(note) for module in encoder.modules()]
-    training, device = encoder.training, next(encoder.parameters()).device
-    encoder.eval()(torch.zeros(1, 3, PROBE, PROBE, device=device))
-    encoder.train(training)
+    hooks = [module.register_forward_pre_hook(note) for module in network.modules()]
+    training, like = network.training, next(network.parameters())
+    network.eval()(like.new_zeros(1, 3, PROBE, PROBE))
+    network.train(training)
     for hook in hooks:
         hook.remove()
-    return {module: place for module, place in order.items() if not any(True for _ in module.children())}
+    return order
 
 
 class Layers:

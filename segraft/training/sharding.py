@@ -10,16 +10,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-import torch
 from torch import Tensor, nn
+
+from segraft.training.layers import running_order
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 SHARE = 0.125
 """Blocks with more than this share of a model's weights are taken apart, as far as they are made of blocks."""
-PROBE = 64
-"""Side of the blank image, pixels, that shows which modules are called."""
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
@@ -46,7 +45,7 @@ def _without_views(module: nn.Module, inputs: Any, outputs: Any) -> Any:
 
 def blocks(model: nn.Module) -> list[nn.Module]:
     """Modules to be gathered each on its own: those that are called, for only a call gathers, and are not too large."""
-    called = _called(model)
+    called = set(running_order(model))
     limit = SHARE * _size(model)
 
     def walk(module: nn.Module) -> Iterator[nn.Module]:
@@ -62,18 +61,6 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 
 def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-@torch.no_grad()
-def _called(model: nn.Module) -> set[nn.Module]:
-    called: set[nn.Module] = set()
-    hooks = [part.register_forward_pre_hook(lambda part, _: called.add(part)) for part in model.modules()]
-    training, like = model.training, next(model.parameters())
-    model.eval()(like.new_zeros(1, 3, PROBE, PROBE))
-    model.train(training)
-    for hook in hooks:
-        hook.remove()
-    return called
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from segraft.errors import UserError
 from segraft.models import create_model
 from segraft.training import STRATEGY
 from segraft.training.distributed import World
-from segraft.training.sharding import SHARE, _called, _size, blocks, gathered, shard, spread, whole
+from segraft.training.layers import running_order
+from segraft.training.sharding import SHARE, _size, blocks, gathered, shard, spread, whole
 from tests.training.conftest import pack
 from tests.training.processes import EXACT, ROOT, TOLERANCE, farthest, killed, losses, step, torchrun, weights
 
@@ -137,7 +138,7 @@ def test_an_unknown_strategy_is_one_clear_error(monkeypatch):
 @pytest.mark.parametrize(("arch", "encoder"), [("unet", "resnet18"), ("segformer", "mit_b0"), ("fpn", "mobilenet_v2")])
 def test_blocks_are_called_are_small_and_share_nothing(arch, encoder):
     model = create_model(arch, encoder, 3)
-    found, called = blocks(model), _called(model)
+    found, called = blocks(model), set(running_order(model))
     parameters = [id(p) for block in found for p in block.parameters()]
     assert set(found) <= called and len(parameters) == len(set(parameters)) > 0
     assert sum(map(_size, found)) > 0.9 * _size(model), "next to nothing is left to be gathered for the whole pass"
