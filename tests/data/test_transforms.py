@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segraft.data.mixing import copy_paste
-from segraft.data.transforms import IGNORE, random_crop, rare_classes
+from segraft.data.transforms import IGNORE, _color_matrix, random_crop, rare_classes
 from segraft.params import Online
 
 STILL = Online(flip=0, rotate=0, scale=(1, 1), color=0, noise=0, blur=0, rare_crop=0)
@@ -40,6 +40,43 @@ def test_mask_moves_with_the_image(changes):
     assert any(not np.array_equal(mask, crop(seed)[1]) for seed, (_, mask) in enumerate(moved))
 
 
+def linear_part(seed, **changes):
+    """(2, 2) of the map from a crop's (x, y) to the image's, read from an image whose colours are its coordinates."""
+    rows, columns = np.indices((256, 256), np.uint8)
+    image = np.stack([columns, rows, rows], -1)
+    changed, rng = STILL.model_copy(update=changes), np.random.default_rng(seed)
+    cut, mask = random_crop(image, np.zeros((256, 256), np.uint8), (48, 48), changed, (), rng)
+    inside = mask != IGNORE
+    y, x = np.nonzero(inside)
+    fit, *_ = np.linalg.lstsq(np.stack([x, y, np.ones_like(x)], 1), cut[inside][:, :2].astype(float), rcond=None)
+    return fit[:2].T
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+@pytest.mark.parametrize("zoom", [0.5, 1.0, 2.0])
+def test_a_crop_is_turned_by_no_more_than_the_knob_and_scaled_by_the_zoom_without_shear(flip, zoom):
+    maps = [linear_part(seed, flip=flip, rotate=30.0, scale=(zoom, zoom)) for seed in range(40)]
+    for found in maps:
+        assert found.T @ found == pytest.approx(np.eye(2) / zoom**2, abs=0.03 / zoom**2)
+        assert np.sign(np.linalg.det(found)) == (-1 if flip else 1)
+    angles = np.rad2deg([np.arctan2(-found[0, 1], found[1, 1]) for found in maps])
+    assert np.abs(angles).max() < 30.5 and angles.min() < -15 and angles.max() > 15
+
+
+def test_zooms_are_drawn_evenly_on_a_logarithmic_scale():
+    zooms = [abs(np.linalg.det(linear_part(seed, scale=(0.5, 2.0)))) ** -0.5 for seed in range(100)]
+    assert 0.49 < min(zooms) < 0.6 and 1.7 < max(zooms) < 2.04 and np.log(zooms).mean() == pytest.approx(0, abs=0.1)
+
+
+def test_crops_are_cut_from_everywhere():
+    image = np.stack(np.meshgrid(np.arange(256), np.arange(256)) * 2, -1)[..., :3].astype(np.uint8)
+    mask = np.zeros((256, 256), np.uint8)
+    cuts = (random_crop(image, mask, (32, 32), STILL, (), np.random.default_rng(seed))[0] for seed in range(200))
+    corners = np.array([cut[0, 0, :2] for cut in cuts])
+    assert (corners.min(0) < 8).all() and (corners.max(0) > 216).all()
+    assert corners.mean(0) == pytest.approx([112, 112], abs=20)
+
+
 def test_flip_mirrors():
     image, mask = scene()
     whole = random_crop(image, mask, (60, 80), STILL.model_copy(update={"flip": 1}), (), np.random.default_rng(0))
@@ -64,6 +101,25 @@ def test_colour_strength_zero_is_identity_and_strength_shows():
     changes = STILL.model_copy(update={"color": 0.4})
     values = [random_crop(grey, mask, (32, 32), changes, (), np.random.default_rng(s))[0].mean() for s in range(20)]
     assert np.ptp(values) > 30
+
+
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
+CHROMA = np.array([[0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+
+
+def test_colour_turns_and_fades_the_hue_and_moves_brightness_and_contrast_apart():
+    turns = []
+    for seed in range(50):
+        matrix = _color_matrix(0.8, np.random.default_rng(seed))
+        brightness, contrast, saturation = 1 + 0.8 * np.random.default_rng(seed).uniform(-1, 1, 3)
+        linear, offset = matrix[:, :3], matrix[:, 3]
+        assert linear @ np.full(3, 128) + offset == pytest.approx(np.full(3, 128 * brightness)), "grey stays grey"
+        assert LUMA @ linear == pytest.approx(brightness * contrast * LUMA), "hue and saturation leave it"
+        red = np.array([200.0, 40.0, 60.0])
+        before, after = (complex(*CHROMA @ color) for color in (red, linear @ red / (brightness * contrast)))
+        assert abs(after) == pytest.approx(saturation * abs(before), rel=1e-6)
+        turns.append(np.angle(after / before))
+    assert max(np.abs(turns)) < 0.8 * 0.35 + 1e-6 and min(turns) < -0.1 and max(turns) > 0.1
 
 
 def test_rare_crops_show_the_rare_class():

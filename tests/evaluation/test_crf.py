@@ -26,6 +26,16 @@ def test_the_lattice_filters_as_an_exact_gaussian_does(dimensions):
     assert np.median(abs(found / exact / np.median(found / exact) - 1)) < 0.1
 
 
+def test_what_is_far_away_adds_nothing():
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(size=(50, 3)), rng.normal(100, 1, (50, 3))]).astype(np.float32)
+    for shining, dark in ((slice(50), slice(50, 100)), (slice(50, 100), slice(50))):
+        values = np.zeros((100, 1), np.float32)
+        values[shining] = 1
+        found = Permutohedral(points).filter(values)
+        assert (found[dark] == 0).all() and (found[shining] > 0).all()
+
+
 def test_points_lie_within_their_simplices():
     points = np.random.default_rng(0).normal(scale=5, size=(500, 5)).astype(np.float32)
     corners, shares = _simplex(points)

@@ -35,6 +35,7 @@ def test_reestimated_statistics_are_the_mean_over_the_batches_and_nothing_else_m
     model = network().eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     batches = [images(1, shift=3.0), images(2, shift=3.0)]
+    model.encoder.bn1.num_batches_tracked.fill_(1000)  # what it has seen before does not count
     reestimate(model, batches)
     with torch.no_grad():
         seen = torch.stack([model.encoder.conv1(batch).mean((0, 2, 3)) for batch in batches]).mean(0)
@@ -42,6 +43,12 @@ def test_reestimated_statistics_are_the_mean_over_the_batches_and_nothing_else_m
     moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert moved and all("running" in name or "tracked" in name for name in moved)
     assert not any(m.training for m in model.modules()) and model.encoder.bn1.momentum == 0.1
+
+
+def test_reestimation_leaves_the_mode_as_it_was():
+    model = network().train()
+    reestimate(model, [images(1)])
+    assert all(module.training for module in model.modules())
 
 
 def test_reestimation_undoes_a_change_of_brightness():
