@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import reprlib
+import typing
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -740,7 +741,7 @@ def _complaint(where: str, detail: Any, cls: type[Section]) -> str:
     name = ".".join(str(part) for part in (where, *detail["loc"]) if part != "")
     if detail["type"] == "extra_forbidden":
         known = _known_keys(cls, detail["loc"][:-1])
-        return f"{name}: unknown key; known here: {', '.join(known)}"
+        return f"{name}: unknown key" + (f"; known here: {', '.join(known)}" if known else "; remove it")
     if detail["type"] == "missing":
         return f"{name}: missing; give it a value"
     said = detail["msg"].removeprefix("Value error, ").replace("valid tuple", "list").replace("Tuple", "List")
@@ -749,13 +750,18 @@ def _complaint(where: str, detail: Any, cls: type[Section]) -> str:
     return f"{name}: {said} (found {FOUND.repr(detail['input'])})"
 
 
-def _known_keys(cls: type[Section], path: Sequence[str | int]) -> list[str]:
+def _known_keys(kind: Any, path: Sequence[str | int]) -> list[str]:
+    """Of the section at the end of the path, which may lead through lists, mappings and alternatives."""
     for part in path:
-        field = next((f for n, f in cls.model_fields.items() if part in (n, f.alias)), None)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, Section)):
-            return []
-        cls = field.annotation
-    return [field.alias or name for name, field in cls.model_fields.items()]
+        fields = getattr(kind, "model_fields", {})
+        field = next((field for name, field in fields.items() if part in (name, field.alias)), None)
+        if field is not None:
+            kind = field.annotation
+            continue
+        kinds = [one for one in typing.get_args(kind) if hasattr(one, "model_fields") or typing.get_args(one)]
+        # of several, pydantic names the one it means by its class
+        kind = next((one for one in kinds if getattr(one, "__name__", "?") in str(part)), kinds[-1] if kinds else None)
+    return [field.alias or name for name, field in getattr(kind, "model_fields", {}).items()]
 
 
 def load_params(path: Path, overrides: Sequence[str] = ()) -> Params:

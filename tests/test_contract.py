@@ -13,8 +13,9 @@ import yaml
 
 from segraft import params
 from segraft.__main__ import _nobody_reads
+from segraft.data.taxonomy import Taxonomy
 from segraft.errors import UserError
-from segraft.params import SECTIONS, Section, load_params
+from segraft.params import SECTIONS, Section, build, load_params
 from segraft.steps import STEPS, run, spec
 from tests.closure import closure
 
@@ -187,6 +188,21 @@ def test_unknown_and_missing_keys_are_named_with_their_path(tmp_path):
         load_params(tmp_path / "params.yaml")
     assert "augment.online.flip: missing" in str(error.value)
     assert "augment.online.flipp: unknown key; known here: flip, rotate" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "complaint"),
+    [
+        ("taxonomy", {"classes": [{"name": "sky", "color": [0, 0, 0], "id": 1}]},
+         "classes.0.id: unknown key; known here: name, color, ids, colors"),
+        ("tune", {"space": {"lr": {"low": 1, "high": 2, "loog": True}}},
+         "loog: unknown key; known here: low, high, log, integer"),
+    ],
+)  # fmt: skip
+def test_an_unknown_key_in_a_list_or_an_alternative_is_told_what_is_known(section, values, complaint):
+    with pytest.raises(UserError) as error:
+        build(Taxonomy if section == "taxonomy" else SECTIONS[section], values, "")
+    assert complaint in str(error.value)
 
 
 @pytest.mark.parametrize(
