@@ -25,7 +25,7 @@ from typing import Annotated, Any
 from segraft.errors import UserError
 
 In = Annotated[Path, "in"]
-"""A file or folder that must exist; it is only read."""
+"""A file or folder that must exist, but for the source's where there is none; it is only read."""
 InOrUrl = Annotated[Path, "in", "url"]
 """The same, or an fsspec URL (s3://…), which stays text: a packed dataset to train on."""
 Out = Annotated[Path, "out"]
@@ -97,7 +97,8 @@ def run(name: str, sections: Mapping[str, Any], paths: Mapping[str, str | Path])
     _same_names(name, "section", set(step.sections), set(sections))
     _same_names(name, "path", set(step.paths), set(paths))
     typed = {key: as_section(key, values) for key, values in sections.items()}
-    final = {key: _location(step, key, str(paths[key])) for key in step.paths}
+    unread = _unread(typed)
+    final = {key: _location(step, key, str(paths[key]), key not in unread) for key in step.paths}
     outs = [key for key, kind in step.paths.items() if kind == "out"]
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch then asks for huge pages, if it is imported later
     with ExitStack() as stack:
@@ -114,7 +115,12 @@ def run(name: str, sections: Mapping[str, Any], paths: Mapping[str, str | Path])
     return metrics
 
 
-def _location(step: Spec, key: str, given: str) -> Path:
+def _unread(sections: Mapping[str, Any]) -> set[str]:
+    """Inputs that no step reads with these params: the folder of a source that there is not."""
+    return {"source"} if "data" in sections and sections["data"].source.format == "none" else set()
+
+
+def _location(step: Spec, key: str, given: str, needed: bool) -> Path:
     """The path; a URL stays text, for a Path would swallow a slash of it."""
     flag = f"--{key.replace('_', '-')}"
     if "://" in given:
@@ -124,7 +130,7 @@ def _location(step: Spec, key: str, given: str) -> Path:
     if step.paths[key] == "out":
         folder = Path(given).is_symlink() and Path(given).is_dir()  # the link stays; a link to a file may be to a cache
         return Path(given).resolve() if folder else Path(given)
-    if step.paths[key] == "in" and not Path(given).exists():
+    if needed and step.paths[key] == "in" and not Path(given).exists():
         raise UserError(f"{given}: not found; step {step.name} reads it as {flag}")
     return Path(given)
 

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from segraft.data.manifest import FILES, read_manifest, schema
+from segraft.errors import UserError
 from segraft.params import load_params
 from segraft.steps import run
 from tests.data.blobs import make_blobs
-from tests.data.validation_run import PARAMS, validate
+from tests.data.validation_run import PARAMS, given, validate
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,8 @@ def test_errors_publish_the_report_and_no_manifest(tmp_path):
     blobs.mask("val/00").unlink()
     outcome = validate(blobs, tmp_path / "out")
     lines = outcome.message.splitlines()
-    assert lines[0] == "8 findings in the data to be mended first:"
-    assert f"{blobs.mask('val/00')}: mask: no such file; add the file, or take its partner away" in outcome.message
+    assert lines[0] == "8 findings in the data to fix first:"
+    assert f"{blobs.mask('val/00')}: mask: no such file; add the file, or remove its partner" in outcome.message
     assert sum("0 bytes" in line for line in lines) == 5 and "2 more of the kind empty_file" in outcome.message
     assert lines[-1] == f"report: {outcome.report}"
     assert not outcome.manifest.exists() and not list(outcome.report.parent.glob(".*"))
@@ -95,6 +96,14 @@ def test_command_line_names_the_file_and_exits_with_65(tmp_path):
     assert done.returncode == 65, done.stderr
     assert f"{blobs.image('test/03')}: image: no PNG" in done.stderr and "Traceback" not in done.stderr
     assert json.loads((tmp_path / "report/validate.json").read_text())["errors"] == 1
+
+
+def test_without_a_source_its_folder_need_not_be_there(clean, tmp_path):
+    blobs, _ = clean
+    sections, paths = given(blobs, tmp_path)
+    assert run("validate", sections, paths | {"source": tmp_path / "nowhere"})["samples"] == 24
+    with pytest.raises(UserError, match="nowhere: not found; step validate reads it as --target"):
+        run("validate", sections, paths | {"target": tmp_path / "nowhere"})
 
 
 def test_importing_the_step_imports_nothing_heavy():
