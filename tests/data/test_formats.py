@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import typing
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from segraft.data.formats import bucket, list_samples
 from segraft.data.formats.camvid32 import segnet_split
+from segraft.data.formats.folder import other_masks
 from segraft.errors import UserError
 from segraft.params import Dataset, FormatName, load_params
 
@@ -287,7 +289,7 @@ class TestFolder:
         folder = {"images": "i/**/*", "masks": "m/{dir}/{stem}.png", "split_files": "s/{split}.txt"}
         assert [s.image for s in listed(tmp_path, "folder", folder)] == ["i/a/0.jpg", "i/b/0.jpg", "i/b/1.jpg"]
         make(tmp_path, "s/val.txt", text="0\n")
-        with pytest.raises(UserError, match=r"s/val.txt: 0 is i/a/0.jpg or i/b/0.jpg; write which, with its folder"):
+        with pytest.raises(UserError, match=r"s/val.txt: 0 is i/a/0.jpg or i/b/0.jpg; name its folder, too"):
             listed(tmp_path, "folder", folder)
 
     def test_suffixes_count_in_any_case(self, tmp_path):
@@ -317,6 +319,50 @@ class TestFolder:
         for path in random.Random(0).sample(sorted((tmp_path / "i").iterdir()), 400):
             path.unlink()
         assert all(split_of[s.group] == s.split for s in listed(tmp_path, "folder", folder))
+
+    @pytest.mark.parametrize(
+        ("image", "pattern", "cause"),
+        [
+            ("images/train/a b/1.jpg", "images/{split}/*", r"1 image files lie deeper, .*/a b/1.jpg: use .*/\*\*/\*$"),
+            ("images/1.jpg", "images/{split}/*", r"lie in no folder of a split, .* images/1.jpg: use images/\*$"),
+            ("images/val/1.jpg", "images/*", r"lie in a folder for each split, .*: use images/{split}/\*$"),
+            ("images/train/1.heic", "images/{split}/*", r"1 files match but end in .heic; read are .jpg, .*\.jfif"),
+        ],
+    )  # fmt: skip
+    def test_why_a_pattern_finds_no_image(self, tmp_path, image, pattern, cause):
+        make(tmp_path, image)
+        expected = rf"expected {re.escape(pattern)} \(folder.images\); found images; .*{cause}"
+        with pytest.raises(UserError, match=expected):
+            listed(tmp_path, "folder", {"images": pattern})
+
+    def test_images_that_no_split_file_names_are_counted(self, tmp_path):
+        make(tmp_path, "i/a.jpg", "s/train.txt")
+        with pytest.raises(UserError, match="found i, s; 1 images match, but each is a mask or in no split file"):
+            listed(tmp_path, "folder", {"images": "i/*", "masks": "m/{stem}.png", "split_files": "s/{split}.txt"})
+
+    def test_a_mask_of_an_image_that_is_not_read_names_it(self, tmp_path):
+        make(tmp_path, *(f"images/train/{name}" for name in ("a.jfif", "b.gif", "c.heic", "notes.txt")))
+        make(tmp_path, *(f"masks/train/{name}.png" for name in "abcd"))
+        listing = list_samples(tmp_path, dataset("folder"))
+        assert [sample.id for sample in listing.samples] == ["a", "b"]
+        assert listing.orphans == ("masks/train/c.png", "masks/train/d.png")
+        assert listing.unread["masks/train/c.png"] == "images/train/c.heic"
+        assert "masks/train/d.png" not in listing.unread
+
+    @pytest.mark.parametrize(
+        ("masks", "images", "found"),
+        [
+            ("labels/train/{}_m.PNG", "images/{{split}}/*", "labels/{split}/{stem}_m.PNG"),
+            ("masks/train/line 1/{}.png", "images/{{split}}/**/*", "masks/{split}/{dir}/{stem}.png"),
+            ("masks/train/x.png", "images/{{split}}/*", None),
+        ],
+    )
+    def test_a_pattern_that_leads_to_the_masks(self, tmp_path, masks, images, found):
+        below = "line 1/" if "**" in images else ""
+        for name in ("7", "17", "27"):
+            make(tmp_path, f"images/train/{below}{name}.jpg", masks.format(name), f"labels/{name}.json")
+        folder = PARAMS.data.target.folder.model_copy(update={"images": images.format(), "masks": "masks/{name}.png"})
+        assert other_masks(tmp_path, folder) == found
 
     @pytest.mark.parametrize(
         ("knobs", "complaint"),

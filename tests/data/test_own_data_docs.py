@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from segraft.data.formats import list_samples
+from segraft.data.formats._tree import IMAGE_SUFFIXES
 from segraft.data.taxonomy import Taxonomy, load_taxonomy
 from segraft.params import Params, build
 
@@ -35,6 +36,18 @@ def test_taxonomy_and_its_map():
     taxonomy = build(Taxonomy, parts | maps, "parts")
     taxonomy.map_from(load_taxonomy(ROOT / "data/taxonomies", "cityscapes"))
     assert params(SECTIONS[0]).data.target.taxonomy == taxonomy.name
+
+
+def test_masks_of_0_and_255_are_read_by_the_second_taxonomy():
+    cracks = build(Taxonomy, [block for block in BLOCKS if "classes" in block][1], "cracks")
+    assert cracks.lookup("ids")[[0, 255]].tolist() == [0, 1]
+
+
+def test_suffixes_that_are_read_are_listed():
+    text = (ROOT / "docs/own-data.md").read_text()
+    assert (
+        tuple(re.findall(r"`(\.\w+)`", text.partition("**What is read**")[2].partition("; other")[0])) == IMAGE_SUFFIXES
+    )
 
 
 def test_folder_of_the_tour(tmp_path):

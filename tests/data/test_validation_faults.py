@@ -147,7 +147,7 @@ CASES = {
     "smaller": Case(
         f.change_mask(lambda mask: Image.fromarray(mask).resize((64, 48), Image.Resampling.NEAREST)),
         mask={"size_mismatch": E},
-        says="48x64",
+        says="64×48 pixels, its image 128×96",
     ),
     "transposed": Case(f.change_mask(lambda mask: mask.T.copy()), mask={"size_mismatch": E}, says="exchanged"),
     "shifted": Case(f.change_mask(lambda mask: np.roll(mask, 8, 1)), mask={"shifted_mask": W}, says="-8 px across"),

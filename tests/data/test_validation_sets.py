@@ -8,10 +8,14 @@ import pytest
 import yaml
 from PIL import Image
 
+from segraft.data.formats import list_samples
+from segraft.data.taxonomy import Taxonomy
+from segraft.data.validation.listings import Given, drawn, more_samples
 from segraft.errors import UserError
+from segraft.params import Dataset, load_params
 from segraft.steps import run
 from tests.data.blobs import COLORS, TAXONOMY, Blobs, make_blobs, scene
-from tests.data.validation_run import Outcome, given, validate
+from tests.data.validation_run import FOLDER, PARAMS, Outcome, given, validate
 
 
 def copy_sample(blobs: Blobs, sample: str, other: str) -> None:
@@ -137,6 +141,10 @@ def test_masks_whose_foreground_is_255_are_an_error_and_one_of_background_and_vo
     outcome = validate(blobs, tmp_path / "all")
     assert len(outcome.of("binary_mask")) == 23, "the first one holds 0 alone by now"
     assert not outcome.of("background_and_void") and "write the foreground's id" in outcome.message
+    assert "ids: [255]" in outcome.message and not outcome.of("unused_class")
+    classes = [{"name": name, "color": list(c), "ids": [i]} for name, c, i in zip("ab", COLORS, (0, 255), strict=False)]
+    (blobs.taxonomies / "blobs.yaml").write_text(yaml.safe_dump({"name": "blobs", "classes": classes}))
+    assert validate(blobs, tmp_path / "as told").told["errors"] == 0
 
 
 def test_what_the_source_s_test_lacks_is_nobody_s_loss(blobs, tmp_path):
@@ -276,6 +284,146 @@ def test_empty_splits(blobs, tmp_path):
         ("error", "0 samples in train"),
         ("error", "0 samples in test"),
     ]
+    assert [one["remedy"].partition("; ")[2] for one in found] == [
+        "add images to train",
+        "add one, or set data.target.holdout to 0.1: the given val becomes test, and a new val is cut from train",
+    ]
+
+
+def target_of(**changes) -> Dataset:
+    return load_params(PARAMS, [*FOLDER, *(f"data.target.{key}={value}" for key, value in changes.items())]).data.target
+
+
+def more(tmp_path, split: str, counts: dict[str, int], **changes) -> str:
+    """What few_samples advises for a split of a dataset with so many images in each folder."""
+    for folder, count in counts.items():
+        for index in range(count):
+            path = tmp_path / f"images/{folder}/{index:02}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    knobs = load_params(
+        PARAMS, [*FOLDER, *(f"data.target.{key}={value}" for key, value in changes.items())]
+    ).data.target
+    one = Given(tmp_path, knobs, Taxonomy.model_validate(TAXONOMY), list_samples(tmp_path, knobs), None)
+    return f"{drawn(one)}; {more_samples('target', one, split)}"
+
+
+ANY = {"folder.images": "images/**/*", "folder.masks": "masks/{dir}/{stem}.png"}
+
+
+def test_what_to_do_about_a_small_split_depends_on_how_it_came_about(tmp_path):
+    folders = more(tmp_path / "a", "test", {"steel": 6, "brass": 6}, **ANY, holdout=0.2)
+    assert folders.startswith("drawn by folder: 2 groups, ") and "holdout 0.2 cuts val out of train" in folders
+    advice = 'unless these are videos, patients or the like, set data.target.folder.group: ".+"'
+    assert folders.endswith(f"there are only 2; {advice}, which draws each image by itself")
+    alone = {"folder.group": ".+"}
+    assert more(tmp_path / "a", "test", {}, **ANY, **alone) == (
+        "drawn for each image by itself; splits are drawn by name, and there are only 12 images; add some, or give the "
+        "splits in folders"
+    )
+    given_splits = {"train": 9}
+    assert more(tmp_path / "b", "val", given_splits).endswith("set data.target.holdout to 0.1: val is cut from train")
+    assert more(tmp_path / "b", "val", {}, holdout=0.01).endswith("raise data.target.holdout")
+    assert more(tmp_path / "b", "test", {}, holdout=0.2).endswith("takes the given val for it, and none is given")
+    assert more(tmp_path / "b", "train", {}, limit=3).endswith("raise data.target.limit, the label budget")
+    assert more(tmp_path / "b", "train", {}).startswith("as the dataset gives them; add images")
+
+
+def test_images_in_folders_that_are_only_an_order_can_be_drawn_one_by_one(tmp_path):
+    more(tmp_path, "train", {f"f{index}": 20 for index in range(3)}, **ANY)
+    knobs = target_of(**ANY)
+    single = target_of(**ANY, **{"folder.group": ".+"})
+    groups = [{sample.group for sample in list_samples(tmp_path, one).samples} for one in (knobs, single)]
+    assert list(map(len, groups)) == [3, 60], "though names recur in every folder"
+    assert {sample.split for sample in list_samples(tmp_path, single).samples} == {"train", "val", "test"}
+
+
+def test_the_page_says_how_splits_came_about_and_sizes_as_width_and_height(blobs, tmp_path):
+    outcome = validate(blobs, tmp_path)
+    page = (outcome.report / "index.html").read_text()
+    assert "<dd>As the dataset gives them</dd>" in page and "<dd>128×96 (24)</dd>" in page
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_masks_that_nearly_all_lie_elsewhere_are_one_finding(blobs, tmp_path, left):
+    for split in ("train", "val", "test"):
+        for mask in (blobs.root / "masks" / split).iterdir():
+            mask.rename(mask.with_name(f"{mask.stem}_mask.PNG"))
+    if left:
+        blobs.mask("val/00").with_name("00_mask.PNG").rename(blobs.mask("val/00"))
+    outcome = validate(blobs, tmp_path)
+    (finding,) = outcome.told["findings"]
+    assert (finding["rule"], finding["severity"]) == ("misplaced_masks", "error")
+    lost = "23 of 24 images have no mask at" if left else "no image has its mask at"
+    assert finding["found"] == (
+        f"{lost} folder.masks = masks/{{split}}/{{stem}}.png (for example images/train/00.png → masks/train/00.png); "
+        "files there look like 00_mask.PNG"
+    )
+    assert finding["remedy"] == "change data.target.folder.masks, for example to masks/{split}/{stem}_mask.PNG"
+
+
+def test_masks_without_a_folder_are_one_finding_that_says_what_is_there(blobs, tmp_path):
+    (blobs.root / "masks").rename(blobs.root / "labels")
+    (finding,) = validate(blobs, tmp_path).told["findings"]
+    assert f"there is no such folder, only images, labels in {blobs.root}" in finding["found"]
+    assert finding["remedy"].endswith("for example to labels/{split}/{stem}.png")
+
+
+def test_a_few_masks_that_are_missing_are_named_one_by_one(blobs, tmp_path):
+    for index in range(5):
+        blobs.mask(f"train/{index:02}").unlink()
+    outcome = validate(blobs, tmp_path)
+    assert len(outcome.of("missing_file")) == 5 and not outcome.of("misplaced_masks")
+
+
+def test_a_mask_whose_image_is_not_read_names_it(blobs, tmp_path):
+    blobs.image("train/00").rename(blobs.image("train/00").with_suffix(".heic"))
+    (finding,) = validate(blobs, tmp_path).told["findings"]
+    assert finding["rule"] == "orphan_mask" and ".jfif" in finding["remedy"]
+    assert finding["found"] == "a mask whose image, images/train/00.heic, has a suffix that is not read"
+
+
+def test_the_report_survives_names_that_no_text_can_hold(blobs, tmp_path):
+    blobs.mask("train/00").rename(blobs.mask("train/00").with_name("\udcff.png"))
+    outcome = validate(blobs, tmp_path)
+    assert [one["file"] for one in outcome.of("orphan_mask")] == ["masks/train/\\udcff.png"]
+    (blobs.root / "images").rename(blobs.root / "\udcff")
+    assert "found masks, \\udcff" in validate(blobs, tmp_path / "none").of("unlisted_dataset")[0]["found"]
+
+
+def test_a_dataset_that_is_grey_is_one_warning_and_an_image_that_is_grey_is_one_too(blobs, tmp_path):
+    def grey(count):
+        for path in sorted((blobs.root / "images").rglob("*.png"))[:count]:
+            Image.open(path).convert("L").save(path)
+
+    grey(12)
+    half = validate(blobs, tmp_path / "half")
+    assert len(half.of("grey_image")) == 12 and not half.of("grey_dataset")
+    grey(24)
+    outcome = validate(blobs, tmp_path / "all")
+    assert rules(outcome) == {("grey_dataset", "warning", "")}
+    assert outcome.of("grey_dataset")[0]["found"] == "24 of 24 images have one channel"
+
+
+def test_images_that_are_too_large_for_a_network_are_one_warning(blobs, tmp_path):
+    for path, how in ((blobs.image("train/00"), Image.Resampling.BICUBIC), (blobs.mask("train/00"), 0)):
+        Image.open(path).resize((3700, 2800), how).save(path)
+    outcome = validate(blobs, tmp_path)
+    (finding,) = outcome.of("large_image")
+    assert finding["severity"] == "warning" and finding["file"] == ""
+    assert "1 of 24 images have more than 10 megapixels, up to 3700×2800" in finding["found"]
+    assert "augment.size, or evaluate.window" in finding["remedy"]
+    assert outcome.told["warnings"] == 1 and not validate(blobs, tmp_path, "validate.strict=true").message, (
+        "strict cannot see that a knob says what to do about it"
+    )
+
+
+def test_ids_that_are_scaled_are_unknown_and_nothing_else(blobs, tmp_path):
+    for split in ("train", "val", "test"):
+        edit_masks(blobs, split, lambda mask: (mask * 60).astype(np.uint8))
+    outcome = validate(blobs, tmp_path)
+    assert {one["rule"] for one in outcome.told["findings"]} == {"unknown_codes"}
+    assert len(outcome.told["findings"]) == 24
 
 
 def test_masks_of_other_images_and_transposed_ones(tmp_path):

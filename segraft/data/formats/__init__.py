@@ -13,8 +13,8 @@ import hashlib
 import importlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -50,6 +50,8 @@ class Listing:
     orphans: tuple[str, ...] = ()
     """masks for which there is no image, relative to the root"""
     encoding: Encoding = "ids"
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """mask → the file that would be its image, but for a suffix that is not read"""
 
 
 Adapter = Callable[[Path, Folder], Listing]
@@ -68,10 +70,11 @@ def list_samples(root: Path, dataset: Dataset) -> Listing:
     try:
         listing: Listing = adapter.listing(root, dataset.folder)
     except OSError as error:
-        raise UserError(f"{error.filename or root}: {error.strerror}; mend the link, or its permissions") from None
+        raise UserError(f"{error.filename or root}: {error.strerror}; fix the link, or its permissions") from None
     if not listing.samples:
-        there = ", ".join(sorted(path.name for path in root.iterdir())[:10]) if root.is_dir() else "no folder"
-        raise UserError(f"{root}: no images of format {dataset.format}; expected {adapter.LAYOUT}; found {there}")
+        raise UserError(
+            f"{root}: no images of format {dataset.format}; expected {adapter.LAYOUT}; found {content(root)}"
+        )
     samples = [s for s in _with_unique_ids(listing.samples) if any(fnmatchcase(s.id, p) for p in dataset.include)]
     if not samples:
         example = min(s.id for s in listing.samples)
@@ -85,6 +88,11 @@ def list_samples(root: Path, dataset: Dataset) -> Listing:
     if dataset.limit is not None:
         samples = _limit(samples, dataset.limit)
     return replace(listing, samples=tuple(samples))
+
+
+def content(root: Path) -> str:
+    """What lies directly in a folder, in words."""
+    return ", ".join(sorted(path.name for path in root.iterdir())[:10]) if root.is_dir() else "no folder"
 
 
 def bucket(name: str) -> float:

@@ -11,7 +11,7 @@ from segraft.data.taxonomy import Encoding
 from segraft.errors import UserError
 from segraft.params import Split
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 Describe = Callable[[str], tuple[str, tuple[str, ...]]]
 """An image's path below the images' folder, without its ending → (group, tags)."""

@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from segraft.data.formats import SPLITS, Listing, Sample, bucket
+from segraft.data.formats import SPLITS, Listing, Sample, bucket, content
+from segraft.data.formats._patterns import every_match, matches, splits_of, why_none
 from segraft.data.formats._tree import IMAGE_SUFFIXES, files, inside, lines, stem
 from segraft.errors import UserError
 from segraft.params import Folder, Split
 
-LAYOUT = "what data.….folder says; see docs/own-data.md"
 PLACEHOLDERS = {"images": {"split"}, "masks": {"split", "stem", "name", "dir"}, "split_files": {"split"}}
+TRIED = 100
+"""Images on which a pattern for their masks is tried."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +32,65 @@ class _Image:
     """below the fixed part of the glob, "" or ending in a slash"""
     stem: str
     group: str
+    read: bool
+    """whether its suffix is that of an image"""
 
 
 def listing(root: Path, folder: Folder) -> Listing:
     """Samples of a folder of your own."""
     _check(folder)
-    images = [image for split in _splits_of(folder.images) for image in _images(root, folder, split)]
+    every = list(_files(root, folder))
+    images = [image for image in every if image.read]
     samples = [_sample(image, split, folder.masks) for image, split in _with_splits(root, folder, images)]
     masks = {sample.mask for sample in samples}
     samples = [sample for sample in samples if sample.image not in masks]
+    if not samples:
+        raise UserError(_nothing(root, folder, images))
     known = masks | {image.path for image in images}
     if folder.split_files:  # they may leave images out, whose masks are no orphans
-        known |= {_sample(image, split, folder.masks).mask for image in images for split in SPLITS}
-    orphans = [mask for mask in _masks(root, folder.masks) if mask not in known]
-    return Listing(tuple(samples), tuple(orphans), folder.encoding)
+        known |= _masks_of(images, folder).keys()
+    orphans = [mask for mask in every_match(root, folder.masks) if mask not in known]
+    unread = _masks_of([image for image in every if not image.read], folder)
+    return Listing(tuple(samples), tuple(orphans), folder.encoding, unread)
+
+
+def draws_splits(folder: Folder) -> bool:
+    """Whether the split of an image is drawn from its group, as nothing names it."""
+    return "{split}" not in folder.images and not folder.split_files
+
+
+def other_masks(root: Path, folder: Folder) -> str | None:
+    """A pattern in place of `folder.masks` that leads most images to a file; None: there is none that is alike."""
+    images = list(_with_splits(root, folder, [image for image in _files(root, folder) if image.read]))
+    there = {path for path in files(root, "") if stem(path, IMAGE_SUFFIXES)} - {image.path for image, _ in images}
+    image, split = max(images, key=lambda pair: len(pair[0].stem))  # no part of another's name
+    expected = PurePosixPath(_sample(image, split, folder.masks).mask).parent
+    some = images[:: max(1, len(images) // TRIED)]
+    for path in sorted(there, key=lambda path: (PurePosixPath(path).parent != expected, path)):
+        if image.stem in PurePosixPath(path).name:
+            pattern = _as_pattern(path, image, split)
+            if len({_sample(*pair, pattern).mask for pair in some} & there) > len(some) / 2:
+                return pattern
+    return None
+
+
+def _as_pattern(mask: str, image: _Image, split: Split) -> str:
+    folder, _, name = f"/{mask}".rpartition("/")
+    folder = f"{folder}/"
+    if image.folder:
+        folder = folder.replace(f"/{image.folder}", "/{dir}/")
+    return (folder.replace(f"/{split}/", "/{split}/") + name.replace(image.stem, "{stem}", 1)).lstrip("/")
+
+
+def _nothing(root: Path, folder: Folder, images: list[_Image]) -> str:
+    why = f"; {len(images)} images match, but each is a mask or in no split file" if images else ""
+    why = why or why_none(root, folder.images)
+    return f"{root}: no images of format folder; expected {folder.images} (folder.images); found {content(root)}{why}"
+
+
+def _masks_of(images: list[_Image], folder: Folder) -> dict[str, str]:
+    """Where a mask of each image would be, in any split → the image."""
+    return {_sample(image, split, folder.masks).mask: image.path for image in images for split in SPLITS}
 
 
 def _check(folder: Folder) -> None:
@@ -63,17 +110,15 @@ def _check(folder: Folder) -> None:
         raise UserError("folder: {split} in images and split_files both name the splits; set split_files: null")
 
 
-def _splits_of(pattern: str) -> tuple[Split | None, ...]:
-    return SPLITS if "{split}" in pattern else (None,)
-
-
-def _images(root: Path, folder: Folder, split: Split | None) -> Iterator[_Image]:
-    for path, fixed in _glob(root, folder.images.replace("{split}", split or "")):
-        name = stem(path, IMAGE_SUFFIXES)
-        if name is not None:
-            below, _, last = name.removeprefix(fixed).rpartition("/")
+def _files(root: Path, folder: Folder) -> Iterator[_Image]:
+    """Every file that matches `folder.images`, read or not."""
+    for split in splits_of(folder.images):
+        for path, fixed in matches(root, folder.images.replace("{split}", split or "")):
+            name = PurePosixPath(path)
+            below, _, last = name.with_suffix("").as_posix().removeprefix(fixed).rpartition("/")
             below = f"{below}/" if below else ""
-            yield _Image(path, split, below, last, _group(folder.group, below, last))
+            group = _group(folder.group, below, last)
+            yield _Image(path, split, below, last, group, name.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _group(pattern: str | None, below: str, last: str) -> str:
@@ -81,26 +126,6 @@ def _group(pattern: str | None, below: str, last: str) -> str:
     if match is None:
         return below.rstrip("/") or last
     return "_".join(match.groups("")) or match.group()
-
-
-def _glob(root: Path, pattern: str) -> Iterator[tuple[str, str]]:
-    """Files that match, and the part of the pattern before its first wildcard folder."""
-    folders = PurePosixPath(pattern).parts
-    first = next((i for i, part in enumerate(folders) if re.search(r"[*?{]", part)), len(folders) - 1)
-    fixed = "".join(f"{part}/" for part in folders[:first])
-    expression = re.compile(_regex("/".join(folders)), re.IGNORECASE)  # a mask.PNG is to be found, and named
-    yield from ((fixed + path, fixed) for path in files(root, fixed) if expression.fullmatch(fixed + path))
-
-
-def _regex(pattern: str) -> str:
-    parts = {r"\*\*/": "(?:.+/)?", r"\*\*": ".*", r"\*": "[^/]*", r"\?": "[^/]", r"\{dir\}/": "(?:.+/)?"}
-    parts |= {r"\{dir\}": ".*", r"\{stem\}": "[^/]+", r"\{name\}": "[^/]+"}
-    return re.sub("|".join(map(re.escape, parts)), lambda match: parts[match.group()], re.escape(pattern))
-
-
-def _masks(root: Path, pattern: str) -> Iterator[str]:
-    for split in _splits_of(pattern):
-        yield from (path for path, _ in _glob(root, pattern.replace("{split}", split or "")))
 
 
 def _with_splits(root: Path, folder: Folder, images: list[_Image]) -> Iterator[tuple[_Image, Split]]:
@@ -130,9 +155,7 @@ def _named(root: Path, file: str, by_name: dict[str, list[_Image]]) -> list[_Ima
         )
     for name in wanted:
         if len(found := by_name[name]) > 1:
-            raise UserError(
-                f"{root / file}: {name} is {found[0].path} or {found[1].path}; write which, with its folder"
-            )
+            raise UserError(f"{root / file}: {name} is {found[0].path} or {found[1].path}; name its folder, too")
     return list(dict.fromkeys(by_name[name][0] for name in wanted))
 
 

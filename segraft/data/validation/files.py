@@ -24,6 +24,7 @@ USUAL_FORMAT = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jfif": "JPEG",
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".gif": "GIF",
@@ -104,7 +105,7 @@ def read_bytes(root: Path, relative: str, limit: int) -> bytes:
     """
     path = root / relative
     if relative != printable(relative):
-        raise Fault("bad_name", "control characters, or bytes that are no UTF-8, in its name")
+        raise Fault("bad_name", "control characters, or bytes that are not valid UTF-8, in its name")
     try:
         real = Path(os.path.realpath(path))
         if not real.is_relative_to(root) or ".." in PurePosixPath(relative).parts:
@@ -152,7 +153,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             width, height = image.size
             if width * height > max_pixels:
-                raise Fault("too_many_pixels", f"{height}x{width} pixels in a file of {len(data)} bytes")
+                raise Fault("too_many_pixels", f"{width}×{height} pixels in a file of {len(data)} bytes")
             if _several_frames(image):
                 raise Fault("several_frames", f"a {image.format} of several frames")
             return Header(image, str(image.format), _bits(image, data))

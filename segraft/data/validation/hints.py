@@ -42,7 +42,7 @@ def explain(
 def _colors(taxonomy: Taxonomy, unknown: set[int], largest: float) -> str:
     if len(unknown) >= SHOWN and largest < 0.05:
         return f"so many rare colours come of smoothing or of JPEG: {NEAREST}"
-    return f"declare them in {_file(taxonomy)}, as a class's colors or as void.colors, or mend the mask"
+    return f"declare them in {_file(taxonomy)}, as a class's colors or as void.colors, or fix the mask"
 
 
 def _ids(taxonomy: Taxonomy, encoding: Encoding, unknown: set[int], seen: set[int], ramps: float) -> str:
@@ -55,7 +55,7 @@ def _ids(taxonomy: Taxonomy, encoding: Encoding, unknown: set[int], seen: set[in
     trainids = seen <= set(range(len(taxonomy.classes))) | {taxonomy.ignore_index}
     also = "; if the masks hold trainIds, set folder.encoding: trainIds" if trainids else ""
     if len(unknown) > 1:
-        return f"declare them in {_file(taxonomy)}, as a class's ids or in void.ids, or mend the mask{also}"
+        return f"declare them in {_file(taxonomy)}, as a class's ids or in void.ids, or fix the mask{also}"
     (value,) = unknown
     void = f"if {value} marks ignored pixels, declare it: void: {{ids: [{value}]}} in {_file(taxonomy)}"
     if value == one_past(taxonomy):

@@ -34,7 +34,7 @@ def read_image(file: File) -> tuple[Pixels | None, dict[str, Any]]:
         return None, facts
     pixels = file.decode(reading.read_image)
     height, width = pixels.shape[:2]
-    return pixels, facts | {"height": height, "width": width, "image_size": f"{height}x{width}"}
+    return pixels, facts | {"height": height, "width": width, "image_size": f"{width}×{height}"}
 
 
 def _kind(header: Header) -> tuple[str | None, str | None]:

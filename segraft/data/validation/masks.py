@@ -41,7 +41,7 @@ class MaskReader:
         if kind is not None:
             return None, {"mask_kind": kind, "mask_found": found}
         raw = file.decode(reading.raw_mask, palette="colors" if self.encoding == "colors" else "ids")
-        facts: dict[str, Any] = {"mask_size": f"{raw.shape[0]}x{raw.shape[1]}"}
+        facts: dict[str, Any] = {"mask_size": f"{raw.shape[1]}×{raw.shape[0]}"}
         if raw.ndim == 3 and self.encoding != "colors":
             return None, facts | {"mask_kind": "colors_for_ids", "mask_found": hints.describe_rgb(raw)}
         if raw.ndim == 2 and self.encoding == "colors":

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import great_expectations.expectations as gxe
 from great_expectations.expectations.row_conditions import Column
 
+from segraft.data.formats._tree import IMAGE_SUFFIXES
 from segraft.data.validation.expectations import ExpectColumnListsToBeEmpty, ExpectColumnValuesNotToBeLowOutliers
 from segraft.data.validation.probes import RAMPS
 from segraft.params import Validate
@@ -15,6 +16,8 @@ from segraft.params import Validate
 Severity = Literal["error", "warning"]
 ERROR: Severity = "error"
 WARNING: Severity = "warning"
+ADVICE = {"large_image"}
+"""Warnings that `strict` does not make errors: what they advise is done in knobs that validate does not see."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,10 @@ class Rule:
     """what of the sample the report shows"""
     twin: str = ""
     """column with the position of a second sample to show"""
+
+    def stops(self, strict: bool) -> bool:
+        """Whether the pipeline stops where it is broken."""
+        return self.severity == ERROR or (strict and self.name not in ADVICE)
 
 
 def rules(knobs: Validate) -> list[Rule]:
@@ -80,7 +87,8 @@ def _at_least(column: str, limit: float) -> Any:
 
 def _dataset_rules() -> list[Rule]:
     table = [
-        ("unlisted_dataset", "trouble", "{trouble}", "mend data.{dataset} in params.yaml, or the folder"),
+        ("unlisted_dataset", "trouble", "{trouble}", "fix {section} in params.yaml, or the folder"),
+        ("misplaced_masks", "misplaced", "{misplaced}", "{misplaced_remedy}"),
         ("unmapped_taxonomy", "unmapped", "{unmapped}", "complete the map in the target's taxonomy"),
         (
             "one_based_ids",
@@ -89,20 +97,33 @@ def _dataset_rules() -> list[Rule]:
             "subtract 1 from the masks, or give the classes in the taxonomy the ids that the masks hold",
         ),
     ]
-    return [_whole(name, "datasets", ERROR, _null(column), found, remedy) for name, column, found, remedy in table]
+    warnings = [
+        ("grey_dataset", "grey", "{grey}", "nothing to do if colours are not meant; they are read as three equal ones"),
+        (
+            "large_image",
+            "large",
+            "{large}; whole, each takes gigabytes of memory and minutes on a CPU",
+            "set augment.size, or evaluate.window, unless one of them is set",
+        ),
+    ]
+    return [
+        _whole(name, "datasets", severity, _null(column), found, remedy)
+        for severity, rows in ((ERROR, table), (WARNING, warnings))
+        for name, column, found, remedy in rows
+    ]
 
 
 FILE_FAULTS = {
     "bad_name": "rename the file",
-    "missing_file": "add the file, or take its partner away",
+    "missing_file": "add the file, or remove its partner",
     "outside_root": "copy the file into the dataset (only the dataset's own folder may be a link)",
     "special_file": "replace it with the image itself",
-    "empty_file": "restore the file, or take the sample away",
-    "oversized_file": "take the file away, or raise validate.max_pixels",
-    "unreadable_file": "mend its permissions or the disk",
+    "empty_file": "restore the file, or remove the sample",
+    "oversized_file": "remove the file, or raise validate.max_pixels",
+    "unreadable_file": "fix its permissions or the disk",
     "too_many_pixels": "make the image smaller, or raise validate.max_pixels if it is what it should be",
     "several_frames": "save the frame that is meant as a file of its own",
-    "undecodable_file": "restore the file from its original, or take the sample away",
+    "undecodable_file": "restore the file from its original, or remove the sample",
 }
 """Rule → remedy, for files that cannot be used; facts record the first that a file breaks."""
 
@@ -120,8 +141,8 @@ def _file_rules() -> list[Rule]:
             ERROR,
             _never("kind", "orphan"),
             "{file}",
-            "a mask without an image",
-            "add the image, or take the mask away",
+            "{found}",
+            f"add the image (read are {', '.join(IMAGE_SUFFIXES)}), or remove the mask",
         ),
         Rule(
             "same_name",
@@ -153,7 +174,7 @@ IMAGE_KINDS: dict[str, tuple[Severity, str]] = {
     "transparent_image": (ERROR, "flatten the image onto a background, and save it as RGB"),
     "opaque_alpha": (WARNING, "save the image as RGB; the alpha channel is left out"),
     "palette_image": (WARNING, "save the image as RGB; its palette is applied"),
-    "grey_image": (WARNING, "take the image away if colours are meant; it is read as three equal channels"),
+    "grey_image": (WARNING, "remove the image if colours are meant; it is read as three equal channels"),
 }
 
 
@@ -169,14 +190,14 @@ def _image_rules(knobs: Validate) -> list[Rule]:
             ERROR,
             _at_least("shorter_side", knobs.min_size),
             "{image_size} pixels",
-            f"both sides must have {knobs.min_size} pixels; take the sample away, or lower validate.min_size",
+            f"both sides must have {knobs.min_size} pixels; remove the sample, or lower validate.min_size",
         ),
         _image(
             "constant_image",
             ERROR,
             _at_least("spread", 1.0),
             "all pixels are alike (their standard deviation is {spread:.2g} of 255)",
-            "take the sample away: there is nothing to see",
+            "remove the sample: there is nothing to see",
         ),
         _image(
             "channel_order",
@@ -194,7 +215,8 @@ MASK_KINDS = {
     "mask_depth": "save ids as 8- or 16-bit grey, colours as 8-bit RGB",
     "colors_for_ids": "convert the mask to ids; with format: folder, encoding: colors reads colours",
     "ids_for_colors": "with format: folder, set encoding: ids or trainIds, or convert the mask to colours",
-    "binary_mask": "255 is not a class: write the foreground's id instead (usually 1)",
+    "binary_mask": "write the foreground's id (usually 1), or, if 255 is the foreground, give that class ids: [255] in "
+    "the taxonomy and take 255 out of void",
 }
 
 
@@ -300,7 +322,7 @@ def _leak_rules() -> list[Rule]:
             ERROR,
             _null("leak"),
             "in split {split}, and pixel for pixel {leak}",
-            "take one of the two away: a score on seen images says nothing",
+            "remove one of the two: a score on seen images says nothing",
             twin="leak_row",
         ),
         _image(
@@ -316,7 +338,7 @@ def _leak_rules() -> list[Rule]:
             WARNING,
             _null("repeat"),
             "pixel for pixel {repeat}, in the same split",
-            "take one of the two away, or it counts twice",
+            "remove one of the two, or it counts twice",
             twin="repeat_row",
         ),
         _whole(
@@ -346,7 +368,7 @@ def _split_rules(knobs: Validate) -> list[Rule]:
             ERROR,
             _at_least("samples", knobs.min_samples),
             "{samples} samples in {split}",
-            f"each split needs {knobs.min_samples}; see data.{{dataset}}.holdout for a val split out of train",
+            f"each split needs {knobs.min_samples}; {{more}}",
         ),
         _whole(
             "mostly_single_class",

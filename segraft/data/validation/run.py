@@ -17,9 +17,10 @@ from segraft.data.taxonomy import Taxonomy, kin, load_taxonomy
 from segraft.data.validation.classes import census
 from segraft.data.validation.facts import Source
 from segraft.data.validation.files import printable
+from segraft.data.validation.listings import Given
 from segraft.data.validation.masks import MaskReader
 from segraft.data.validation.scan import Task, scan
-from segraft.data.validation.tables import Given, build
+from segraft.data.validation.tables import build
 from segraft.errors import UserError
 from segraft.params import Data, Dataset, Validate
 from segraft.steps import Metrics, write_json
@@ -52,7 +53,7 @@ def run(
     report.mkdir()
     checked = suite.check(tables, knobs, report / "data_docs")
     told = summary.summarize(facts, given, counted, tables["drift"], checked)
-    failing = [one for one in checked if one.findings and (knobs.strict or one.rule.severity == "error")]
+    failing = [one for one in checked if one.findings and one.rule.stops(knobs.strict)]
     told["passed"] = not failing
     told["seconds"] = {"read": round(read - begun, 2), "check": round(time.perf_counter() - read, 2)}
     write_json(report / "validate.json", told)
@@ -94,10 +95,10 @@ def _taxonomies(given: Mapping[str, Given]) -> dict[str, Taxonomy]:
 
 
 def _message(failing: Sequence[Checked], given: Mapping[str, Given]) -> Iterator[str]:
-    """The findings that stop the pipeline, a few of each rule, one a line."""
+    """The findings that stop the pipeline, a few of each rule, one per line."""
     total = sum(len(one.findings) for one in failing)
     each = max(1, min(SHOWN_OF_A_RULE, SHOWN // len(failing)))
-    yield f"{total} finding{'s' * (total > 1)} in the data to be mended first:"
+    yield f"{total} finding{'s' * (total > 1)} in the data to fix first:"
     for one in failing:
         yield from (f"  {_where(finding, given)}: {finding.found}; {finding.remedy}" for finding in one.findings[:each])
         if len(one.findings) > each:

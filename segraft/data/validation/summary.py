@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from segraft.data.formats import SPLITS
 from segraft.data.validation.classes import Census
+from segraft.data.validation.listings import Given, drawn
 from segraft.data.validation.suite import Checked
-from segraft.data.validation.tables import Given
 
 
 def summarize(
@@ -53,6 +53,7 @@ def _dataset(facts: pa.Table, name: str, given: Given) -> dict[str, Any]:
         "taxonomy": given.taxonomy.name,
         "encoding": given.listing.encoding,
         "samples": {split: times["split"][split] for split in SPLITS},
+        "splits": drawn(given),
         "bytes": pc.sum(mine["image_bytes"]).as_py() or 0,
         **{f"{key}s": {str(k): n for k, n in times[key].most_common(8) if k} for key in times if key != "split"},
         "mean": mean,

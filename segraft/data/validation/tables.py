@@ -7,47 +7,43 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from segraft.data.formats import SPLITS, Listing
+from segraft.data.formats import SPLITS
 from segraft.data.taxonomy import Taxonomy
 from segraft.data.validation.classes import Census, class_table, read_of
 from segraft.data.validation.drift import drift
-from segraft.data.validation.files import USUAL_FORMAT
+from segraft.data.validation.files import USUAL_FORMAT, printable
 from segraft.data.validation.hints import one_past
+from segraft.data.validation.listings import Given, misplaced, more_samples, section_of
 from segraft.data.validation.twins import NONE, Places, exact_twins, near_twins
 from segraft.errors import UserError
-from segraft.params import Dataset, Validate
+from segraft.params import Validate
 
 FEW = 10
 """A split of fewer images has no shares worth judging."""
 MOST = 0.5
-"""Share of a dataset's masks."""
-
-
-@dataclass(frozen=True)
-class Given:
-    """One dataset, before its files were read."""
-
-    root: Path
-    knobs: Dataset
-    taxonomy: Taxonomy
-    listing: Listing
-    trouble: str | None
-    """why it could not be listed"""
+"""Share of a dataset's images or masks."""
+NOT_THERE = "no such file"
+"""What is found of a mask that is missing, unlike one that is a broken link."""
+NEARLY_ALL = 0.9
+"""Share of a dataset's masks that are missing: it is the place that is wrong."""
+LARGE = 10_000_000
+"""Pixels of an image for which a network needs many gigabytes and minutes; a frame of 4K video has 8.3 million."""
 
 
 def build(facts: pa.Table, given: Mapping[str, Given], counted: Census, knobs: Validate) -> dict[str, pd.DataFrame]:
     """Every table, by name, in the order of the report."""
     frame = _judge_binary(facts.to_pandas())
+    whole = datasets(frame, given)
+    frame = _say_once(frame, whole)
     samples = pd.concat([frame, *_twins(facts, frame, knobs), channel_order(frame)], axis=1)
-    samples["turned"] = np.where(_turned(frame), "; height and width are exchanged", "")
+    samples["turned"] = np.where(_turned(frame), "; width and height are exchanged", "")
     # a night target agrees less than a clear source: each is compared with its own
     samples["agreement"] = frame["agreement"] / frame.groupby("dataset")["agreement"].transform("median")
     samples["shorter_side"] = frame[["height", "width"]].min(axis=1)
@@ -57,12 +53,17 @@ def build(facts: pa.Table, given: Mapping[str, Given], counted: Census, knobs: V
         for x, y in zip(frame["move_x"].astype(float), frame["move_y"].astype(float), strict=True)
     ]
     taxonomies = {name: one.taxonomy for name, one in given.items()}
+    found = {name: one for name, one in given.items() if name not in _named(whole, "misplaced")}
+    classes = class_table(counted, taxonomies, knobs.rare_images)
+    lost = _unknown(frame) | (frame["mask_kind"] == "binary_mask")
+    misread = lost.groupby(frame["dataset"]).transform("mean") > MOST  # which classes these show, nobody can tell
+    classes.loc[classes["dataset"].isin(frame.loc[misread, "dataset"]), "state"] = None
     return {
-        "datasets": datasets(frame, given),
-        "files": files(frame, given),
+        "datasets": whole,
+        "files": files(frame, found),
         "samples": samples,
         "splits": splits(samples, given),
-        "classes": class_table(counted, taxonomies, knobs.rare_images),
+        "classes": classes,
         "sequences": sequences(frame, given),
         "drift": drift(frame),
     }
@@ -72,11 +73,55 @@ def datasets(frame: pd.DataFrame, given: Mapping[str, Given]) -> pd.DataFrame:
     """One row a dataset: what is wrong with it as a whole."""
     rows = []
     for name, one in given.items():
-        codes = {code for row in frame.loc[frame["dataset"] == name, "codes"].dropna() for code in row}
+        mine = frame[frame["dataset"] == name]
+        codes = {code for row in mine["codes"].dropna() for code in row}
         unmapped = _unmapped(one.taxonomy, given["target"].taxonomy, joint=name.startswith("source/"))
-        row = {"dataset": name, "path": str(one.root), "trouble": one.trouble, "unmapped": unmapped}
-        rows.append(row | {"one_based": _one_based(one, codes)})
+        row = {"dataset": name, "section": section_of(name), "path": str(one.root), "unmapped": unmapped}
+        row |= {"trouble": printable(one.trouble) if one.trouble else None, "one_based": _one_based(one, codes)}
+        row |= {"grey": _grey(mine), "large": _large(mine)}
+        rows.append(row | dict(zip(("misplaced", "misplaced_remedy"), _misplaced(name, one, mine), strict=True)))
     return pd.DataFrame(rows)
+
+
+def _misplaced(name: str, one: Given, mine: pd.DataFrame) -> tuple[str | None, str | None]:
+    missing = mine[mine["mask_fault_found"] == NOT_THERE]
+    if len(missing) <= NEARLY_ALL * len(mine):
+        return None, None
+    found, remedy = misplaced(name, one, list(zip(missing["image"], missing["mask"], strict=True)))
+    return printable(found), printable(remedy)
+
+
+def _grey(mine: pd.DataFrame) -> str | None:
+    grey = int((mine["image_kind"] == "grey_image").sum())
+    return f"{grey} of {len(mine)} images have one channel" if grey > MOST * len(mine) else None
+
+
+def _large(mine: pd.DataFrame) -> str | None:
+    pixels = mine["height"] * mine["width"]
+    large = int((pixels > LARGE).sum())
+    if not large:
+        return None
+    most = mine.loc[pixels == pixels.max(), "image_size"].iloc[0]
+    return f"{large} of {len(mine)} images have more than {LARGE // 10**6} megapixels, up to {most}"
+
+
+def _unknown(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Masks with codes that the taxonomy does not know."""
+    return frame["unknown"].map(lambda codes: codes is not None and len(codes) > 0).astype(bool)
+
+
+def _named(whole: pd.DataFrame, column: str) -> set[str]:
+    """The datasets of which the column says something."""
+    return set(whole.loc[whole[column].notna(), "dataset"]) if len(whole) else set()
+
+
+def _say_once(frame: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
+    """Without what a finding of the whole dataset, or of unknown codes, says already."""
+    grey, lost = (frame["dataset"].isin(_named(whole, column)) for column in ("grey", "misplaced"))
+    frame.loc[grey & (frame["image_kind"] == "grey_image"), "image_kind"] = None
+    frame.loc[lost & (frame["mask_fault_found"] == NOT_THERE), "mask_fault"] = None
+    frame.loc[_unknown(frame), "classes_shown"] = np.nan
+    return frame
 
 
 def _judge_binary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -111,11 +156,11 @@ def splits(samples: pd.DataFrame, given: Mapping[str, Given]) -> pd.DataFrame:
     for name, one in given.items():
         for split in read_of(name) if one.trouble is None else ():
             part = samples[(samples["dataset"] == name) & (samples["split"] == split)]
-            row = {"dataset": name, "split": split, "samples": len(part)}
+            row = {"dataset": name, "split": split, "samples": len(part), "more": more_samples(name, one, split)}
             twins, single = part["near_twin"].notna(), part["classes_shown"].dropna() == 1
             shares = {"near_twins": twins.mean(), "single_class": single.mean()} if len(part) >= FEW else {}
             rows.append(row | shares)
-    return pd.DataFrame(rows, columns=["dataset", "split", "samples", "near_twins", "single_class"])
+    return pd.DataFrame(rows, columns=["dataset", "split", "samples", "more", "near_twins", "single_class"])
 
 
 def sequences(frame: pd.DataFrame, given: Mapping[str, Given]) -> pd.DataFrame:
@@ -147,8 +192,12 @@ def files(frame: pd.DataFrame, given: Mapping[str, Given]) -> pd.DataFrame:
         columns = [kind, f"{kind}_fault", f"{kind}_fault_found", f"{kind}_format"]
         part = frame[["dataset", *columns]].set_axis(["dataset", "file", "fault", "found", "format"], axis=1)
         parts.append(part.assign(kind=kind, sample=np.arange(len(frame))))
-    orphans = [(name, path) for name, one in given.items() for path in one.listing.orphans]
-    parts.append(pd.DataFrame(orphans, columns=["dataset", "file"]).assign(kind="orphan", sample=NONE))
+    orphans = [
+        (name, printable(path), printable(_lone(one, path)))
+        for name, one in given.items()
+        for path in one.listing.orphans
+    ]
+    parts.append(pd.DataFrame(orphans, columns=["dataset", "file", "found"]).assign(kind="orphan", sample=NONE))
     table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
     suffixes = table["file"].map(lambda file: PurePosixPath(file).suffix.lower())
     table["usual_format"] = suffixes.map(USUAL_FORMAT)
@@ -158,6 +207,11 @@ def files(frame: pd.DataFrame, given: Mapping[str, Given]) -> pd.DataFrame:
     table.loc[missing & table["same_name"].notna(), "found"] += "; there is " + table["same_name"]
     table.loc[(table["kind"] != "image"), "same_name"] = None
     return table
+
+
+def _lone(one: Given, mask: str) -> str:
+    unread = one.listing.unread.get(mask)
+    return f"a mask whose image, {unread}, has a suffix that is not read" if unread else "a mask without an image"
 
 
 def _same_names(table: pd.DataFrame, masks: pd.Series[str]) -> pd.Series[str]:
@@ -178,7 +232,7 @@ def _folded(file: str) -> str:
 
 
 def _turned(frame: pd.DataFrame) -> pd.Series[bool]:
-    swapped = frame["mask_size"].str.replace(r"(\d+)x(\d+)", r"\2x\1", regex=True)
+    swapped = frame["mask_size"].str.replace(r"(\d+)×(\d+)", r"\2×\1", regex=True)
     return (swapped == frame["image_size"]) & (frame["mask_size"] != frame["image_size"])
 
 
