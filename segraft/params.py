@@ -613,6 +613,8 @@ class Range(Section):
     def _is_one(self) -> Range:
         if not (self.low < self.high and (self.low > 0 or not self.log)):
             raise ValueError(f"[{self.low}, {self.high}]: low must be below high, and above 0 with log")
+        if self.integer and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError(f"[{self.low}, {self.high}]: low and high must be whole with integer")
         return self
 
 

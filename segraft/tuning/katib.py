@@ -52,7 +52,7 @@ def katib(params: Params, dataset: Path, pretrained: Path) -> dict[str, Any]:
         "spec": {
             "objective": {"type": "maximize", "objectiveMetricName": "miou"},
             "algorithm": {
-                "algorithmName": "tpe",
+                "algorithmName": "multivariate-tpe",  # Optuna's; `tpe` is Hyperopt's, which takes no n_startup_trials
                 "algorithmSettings": [
                     {"name": "n_startup_trials", "value": str(tune.startup)},
                     {"name": "random_state", "value": str(tune.seed)},
@@ -63,8 +63,8 @@ def katib(params: Params, dataset: Path, pretrained: Path) -> dict[str, Any]:
                 "algorithmSettings": [{"name": "min_trials_required", "value": str(max(1, tune.startup))}],
             },
             "maxTrialCount": tune.trials,
-            "parallelTrialCount": tune.parallel,
-            "maxFailedTrialCount": 3,
+            "parallelTrialCount": min(tune.parallel, tune.trials),  # Katib refuses more than maxTrialCount
+            "maxFailedTrialCount": min(3, tune.trials),
             "metricsCollectorSpec": {
                 "collector": {"kind": "StdOut"},
                 "source": {"filter": {"metricsFormat": [r"(\w+)=([0-9.]+)"]}},

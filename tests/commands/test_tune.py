@@ -51,6 +51,8 @@ def bench(tmp_path):
         ("{freeze: {choices: [none, everything]}}", "tune.space.freeze: finetune.freeze: "),
         ("{lr: {low: 1, high: 0.1, log: false, integer: false}}", "low must be below high"),
         ("{lr: {low: 0, high: 0.1, log: true, integer: false}}", "above 0 with log"),
+        ("{epochs: {low: 1.5, high: 3, log: false, integer: true}}", r"\[1.5, 3.0\]: low and high must be whole"),
+        ("{epochs: {low: 1, high: 3.5, log: false, integer: true}}", r"\[1.0, 3.5\]: low and high must be whole"),
     ],
 )
 def test_a_space_that_finetune_would_refuse_is_refused_before_the_first_trial(space, message, bench):
@@ -128,6 +130,9 @@ def test_katib_is_given_the_same_space_and_jobs_that_may_run_anywhere(tmp_path):
     experiment = written(tmp_path, params(*STORE, *more))
     assert unknown(experiment, V1beta1Experiment.from_dict(experiment).to_dict()) == []
     spec = experiment["spec"]
+    algorithm = spec["algorithm"]
+    assert algorithm["algorithmName"] == "multivariate-tpe", "of Katib's own the one that takes n_startup_trials"
+    assert {one["name"] for one in algorithm["algorithmSettings"]} == {"n_startup_trials", "random_state"}
     space = {one["name"]: (one["parameterType"], one["feasibleSpace"]) for one in spec["parameters"]}
     assert space["lr"] == ("double", {"min": "0.0001", "max": "0.1", "distribution": "logUniform"})
     assert space["batch_size"] == ("int", {"min": "2", "max": "8", "distribution": "uniform"})
@@ -144,6 +149,14 @@ def test_katib_is_given_the_same_space_and_jobs_that_may_run_anywhere(tmp_path):
 def test_a_choice_is_written_whole_however_long_it_is():
     path = f"{'a' * 85} b"
     assert yaml.safe_load(tuning.text(path)) == path and yaml.safe_load(tuning.text([path, 0.1])) == [path, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("trials", "parallel", "counts"), [(1, 2, (1, 1, 1)), (2, 100, (2, 2, 2)), (20, 4, (20, 4, 3))]
+)
+def test_katib_is_asked_for_no_more_trials_at_once_or_failed_than_there_are(tmp_path, trials, parallel, counts):
+    spec = written(tmp_path, params(*STORE, f"tune.trials={trials}", f"tune.parallel={parallel}"))["spec"]
+    assert (spec["maxTrialCount"], spec["parallelTrialCount"], spec["maxFailedTrialCount"]) == counts
 
 
 def test_katib_needs_a_place_for_its_data():
