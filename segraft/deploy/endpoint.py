@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from segraft.commands import serve
+from segraft.deploy.kustomization import Service
 from segraft.deploy.manifests import Resource, build
 from segraft.deploy.version import Version
 from segraft.errors import UserError
 from segraft.params import Deploy
+from segraft.params import build as checked
 
 MODE = "serving.kserve.io/deploymentMode"
 MODEL, NUMBER, DIGEST, ALIAS = "segraft/model", "segraft/version", "segraft/sha256", "segraft/alias"
@@ -26,9 +28,14 @@ def read(deploy: Deploy, root: Path = Path()) -> list[Resource]:
         UserError: one is missing or broken.
     """
     runtimes = build(root / deploy.runtime, "ServingRuntime") if deploy.runtime else []
+    if deploy.runtime and not runtimes:
+        raise UserError(
+            f"deploy.runtime: {deploy.runtime}: no ServingRuntime; name an overlay, such as k8s/overlays/cpu"
+        )
     services = build(root / deploy.endpoint, "InferenceService")
     if len(services) != 1:
         raise UserError(f"deploy.endpoint: {deploy.endpoint}: {len(services)} InferenceServices; expected one")
+    checked(Service, services[0], f"deploy.endpoint: {deploy.endpoint}: InferenceService")
     return [*runtimes, *services]
 
 
@@ -47,7 +54,7 @@ def render(version: Version, deploy: Deploy, manifests: Sequence[Resource] = ())
     metadata, predictor = resources[-1]["metadata"], resources[-1]["spec"]["predictor"]
     _identify(metadata, version)
     _model(predictor["model"], version, deploy)
-    _scale(predictor, deploy)
+    _scale(predictor, metadata["name"], deploy)
     if deploy.canary is not None:
         if metadata["annotations"].get(MODE) != "Knative":
             raise UserError(f"deploy.canary: {deploy.endpoint}: only Knative shares requests among versions; use null")
@@ -78,13 +85,15 @@ def _model(model: dict[str, Any], version: Version, deploy: Deploy) -> None:
         model["image"] = deploy.image
 
 
-def _scale(predictor: dict[str, Any], deploy: Deploy) -> None:
+def _scale(predictor: dict[str, Any], name: str, deploy: Deploy) -> None:
+    """A query is told which pods are this endpoint's: those of KServe's Deployment NAME-predictor."""
     if deploy.replicas is not None:
         predictor["minReplicas"], predictor["maxReplicas"] = deploy.replicas
-    metrics = [metric["external"] for metric in predictor.get("autoScaling", {}).get("metrics", [])]
+    listed = predictor.get("autoScaling", {}).get("metrics", [])
+    metrics = [metric["external"] for metric in listed if "external" in metric]
     for external in metrics:
-        query = external["metric"]["query"]
-        external["metric"]["query"] = re.sub(r'namespace="[^"]*"', f'namespace="{deploy.namespace}"', query)
+        query = re.sub(r'namespace="[^"]*"', f'namespace="{deploy.namespace}"', external["metric"]["query"])
+        external["metric"]["query"] = re.sub(r'pod=~"[^"]*-predictor-', f'pod=~"{name}-predictor-', query)
     if deploy.target is None:
         return
     if not metrics and "scaleTarget" not in predictor:

@@ -22,16 +22,23 @@ def tree(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def rendered(tree):
-    """Overlay → its resources, as `kubectl kustomize` gives them."""
+def kustomize():
+    """Folder → its resources, as `kubectl kustomize` gives them."""
     command = ["kubectl", "kustomize"] if shutil.which("kubectl") else ["kustomize", "build"]
     if not shutil.which(command[0]):
         pytest.skip("neither kubectl nor kustomize is on PATH")
-    return {name: _render([*command, str(tree / name)]) for name in (*PLATFORMS, *ENDPOINTS, TUNING)}
+
+    def render(folder):
+        done = subprocess.run([*command, str(folder)], check=True, capture_output=True, text=True)
+        return list(yaml.safe_load_all(done.stdout))
+
+    return render
 
 
-def _render(command):
-    return list(yaml.safe_load_all(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+@pytest.fixture(scope="session")
+def rendered(tree, kustomize):
+    """Overlay → its resources."""
+    return {name: kustomize(tree / name) for name in (*PLATFORMS, *ENDPOINTS, TUNING)}
 
 
 @pytest.fixture(params=[*PLATFORMS, *ENDPOINTS, TUNING])
