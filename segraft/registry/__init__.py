@@ -52,8 +52,8 @@ def resolve(uri: str, tracking: Tracking) -> str:
 
 
 def _parse(uri: str) -> re.Match[str]:
-    """Name, alias or None, version or None."""
-    match = re.fullmatch(r"models:/([\w.-]+)(?:@([\w-]+)|/(\d+))", uri)
+    """Name, alias or None, version or None; 01 is the version 1, which is how everything else calls it."""
+    match = re.fullmatch(r"models:/([\w.-]+)(?:@([\w-]+)|/0*([0-9]{1,18}))", uri)
     if not match:
         raise UserError(f"{uri}: expected models:/NAME@ALIAS or models:/NAME/VERSION")
     return match

@@ -51,6 +51,8 @@ def test_a_version_is_found_by_its_alias_and_its_files_are_verified(registered, 
     assert (version.name, version.number, version.alias, version.storage) == ("found", "1", "champion", COPY)
     assert version.sha256 == folder_sha256(folder)
     assert find("models:/found/1", knobs(), tracking, COPY).alias == "champion", "a pipeline asks so"
+    padded = find("models:/found/01", knobs(), tracking, COPY)
+    assert (padded.number, padded.alias) == ("1", "champion")
     with connect(tracking) as tracker:
         tracker.client.delete_registered_model_alias("found", "champion")
     assert find("models:/found/1", knobs(), tracking, COPY).alias == ""
