@@ -21,8 +21,11 @@ from segraft.errors import UserError
 from segraft.orchestration.component import STORE, WORK
 from segraft.orchestration.execution import NOTES, RUN, TRACKING
 
-PASSED = (RUN, NOTES, WORK, TRACKING, STORE, "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN", "MLFLOW_S3_ENDPOINT_URL")
-"""What a container is given of the environment."""
+PASSED = (RUN, NOTES, WORK, TRACKING, STORE)
+MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+S3 = ("MLFLOW_S3_ENDPOINT_URL", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+"""What a container is given of the environment: the run, and how MLflow and the object store are reached."""
 
 
 def engine() -> Any:
@@ -56,8 +59,14 @@ def image_id(image: str) -> str:
         raise UserError(f"cluster.image: {image}: not on this machine; say `make image`, or pull it") from None
 
 
-def containers(read: Sequence[Path]) -> Callable[[Path], AbstractContextManager[Any]]:
-    """A runner for `pipelines.local.run`: containers see its root and, to read only, the folders `read`."""
+def containers(read: Sequence[Path], secrets: Sequence[str] = ()) -> Callable[[Path], AbstractContextManager[Any]]:
+    """A runner for `pipelines.local.run`: containers see its root and, to read only, the folders `read`.
+
+    Args:
+        read: the folders.
+        secrets: variables of the environment that are handed over, too, if they are set; by the engine's API, so that
+            they stand in no command line.
+    """
 
     @contextmanager
     def runner(root: Path) -> Iterator[Any]:
@@ -66,7 +75,9 @@ def containers(read: Sequence[Path]) -> Callable[[Path], AbstractContextManager[
         mounts = [Mount(str(root), str(root), "bind")]
         mounts += [Mount(place, place, "bind", read_only=True) for place in (str(path.absolute()) for path in read)]
         environment = {"MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db"}
-        environment |= {name: os.environ[name] for name in PASSED if name in os.environ}
+        environment |= {
+            name: os.environ[name] for name in (*PASSED, *MLFLOW, *S3, *KEYS, *secrets) if name in os.environ
+        }
         with replaced(docker_task_handler, run_docker_container=run_container):
             yield local.DockerRunner(
                 user=str(_user(root)),

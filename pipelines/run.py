@@ -107,7 +107,8 @@ def _local(args: argparse.Namespace, params: Params) -> int:
     from pipelines.graph import draw
 
     target = _target(args, params)
-    runner = containers.containers(data.folders(target)) if args.containers else local.subprocesses
+    secrets = [secret.env for secret in params.cluster.secrets]
+    runner = containers.containers(data.folders(target), secrets) if args.containers else local.subprocesses
     pipeline = draw(args.pipeline, target, Path.cwd())
     local.run(pipeline, params.tracking, runner, keep=args.keep)
     return 0

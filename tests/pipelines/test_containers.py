@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pipelines.cluster import USER
-from pipelines.containers import containers, engine, image_id, run_container
+from pipelines.containers import KEYS, MLFLOW, PASSED, S3, containers, engine, image_id, run_container
 from segraft.errors import UserError
 from segraft.orchestration.execution import RUN
 
@@ -66,6 +66,19 @@ def test_steps_run_as_no_root_on_a_read_only_file_system_and_see_what_they_must(
     assert (
         f"{user} one data" in said and said.count("refused") == 2 and (root / "runs" / "out").read_text() == "written"
     )
+
+
+def test_steps_are_given_what_the_stores_ask_for_and_nothing_else(tmp_path, monkeypatch):
+    (tmp_path / "notes").mkdir()
+    given = {"MLFLOW_TRACKING_USERNAME": "bob", "MLFLOW_TRACKING_PASSWORD": "p", "AWS_ACCESS_KEY_ID": "k"}
+    given |= {"AWS_SECRET_ACCESS_KEY": "s", "AWS_SESSION_TOKEN": "t", "TEAM_KEY": "named in cluster.secrets"}
+    for name in (*PASSED, *MLFLOW, *S3, *KEYS):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {**given, "ANOTHER_KEY": "ours alone"}.items():
+        monkeypatch.setenv(name, value)
+    with containers([], ["TEAM_KEY", "NOT_SET_HERE"])(tmp_path) as runner:
+        environment = runner.container_run_args["environment"]
+    assert environment == {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", **given}
 
 
 def test_an_image_that_is_not_there_is_said_before_anything_starts(client):
