@@ -31,11 +31,20 @@ class Submission:
 
 
 def compile_to(pipeline: Any, path: Path) -> None:
-    """Write a pipeline, its platform part included, as YAML; the same pipeline gives the same bytes."""
+    """Write a pipeline, its platform part included, as YAML; the same pipeline gives the same bytes.
+
+    Raises:
+        UserError: the file's name is none of a YAML file, or it cannot be written.
+    """
     from kfp import compiler
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(pipeline, str(path))
+    if path.suffix not in (".yaml", ".yml"):
+        raise UserError(f"--compile: {path}: expected a file whose name ends with .yaml")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        compiler.Compiler().compile(pipeline, str(path))
+    except OSError as error:
+        raise UserError(f"--compile: {path}: {error.strerror}; name a file that can be written") from None
 
 
 def submit(pipeline: Any, submission: Submission, poll: float = POLL) -> None:

@@ -19,7 +19,7 @@ if __name__ == "__main__":
     sys.path[0] = str(PROJECT)  # a script finds its own folder first; the project is what it needs
 
 from pipelines.keep import KEEP  # noqa: E402
-from segraft.__main__ import EXIT_DATA  # noqa: E402
+from segraft.__main__ import EXIT_DATA, EXIT_IO, REFUSED  # noqa: E402
 from segraft.errors import UserError  # noqa: E402
 from segraft.params import Params, load_params  # noqa: E402
 
@@ -100,6 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"{args.pipeline}: {error}", file=sys.stderr)
         return EXIT_DATA
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        print(f"{args.pipeline}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return EXIT_IO
 
 
 def _local(args: argparse.Namespace, params: Params) -> int:

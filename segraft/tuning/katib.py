@@ -22,8 +22,12 @@ KNOBS = ("model", "finetune", "tune", "tracking")
 
 def write_katib(params: Params, dataset: Path, pretrained: Path, path: Path) -> None:
     """Write the search as a Katib Experiment; the arguments are those of `katib`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(katib(params, dataset, pretrained), sort_keys=False), encoding="utf-8")
+    written = yaml.safe_dump(katib(params, dataset, pretrained), sort_keys=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(written, encoding="utf-8")
+    except FileNotFoundError:  # a file system on which no folder can be made
+        raise UserError(f"--katib: {path}: no file can be made there; name another") from None
 
 
 def katib(params: Params, dataset: Path, pretrained: Path) -> dict[str, Any]:

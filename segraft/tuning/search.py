@@ -12,8 +12,10 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -54,30 +56,48 @@ def search(params: Params, bench: Bench) -> Study:
 
 
 def open_study(params: Params, bench: Bench) -> Study:
-    """The study of this space on this dataset, from before if there is one; trials that a kill cut short are queued."""
+    """The study of this space on this dataset, from before if there is one; trials that a kill cut short are queued.
+
+    Raises:
+        UserError: the space names no knob of finetune, a value is out of its bounds, or the study's file is damaged.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     check(params)
     bench.folder.mkdir(parents=True, exist_ok=True)
-    storage = f"sqlite:///{(bench.folder / 'study.db').absolute()}"
-    before = {study.study_name: study for study in optuna.get_all_study_summaries(storage)}
-    name = study_name(params, bench)
-    tune = params.tune
-    drawn = before[name].n_trials if name in before else 0
-    study = optuna.create_study(
-        storage=storage,
-        study_name=name,
-        load_if_exists=True,
-        direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=tune.seed + drawn, n_startup_trials=tune.startup),
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=tune.startup),
-    )
-    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params)
+    name, tune, database = study_name(params, bench), params.tune, (bench.folder / "study.db").absolute()
+    storage = f"sqlite:///{database}"
+    with _intact(database):
+        before = {study.study_name: study for study in optuna.get_all_study_summaries(storage)}
+        drawn = before[name].n_trials if name in before else 0
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            load_if_exists=True,
+            direction="maximize",
+            sampler=optuna.samplers.TPESampler(seed=tune.seed + drawn, n_startup_trials=tune.startup),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=tune.startup),
+        )
+        for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            study.enqueue_trial(trial.params)
     return study
+
+
+@contextmanager
+def _intact(database: Path) -> Iterator[None]:
+    """What is wrong with a study's file, as a UserError."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import DatabaseError
+
+    try:
+        yield
+    except (StorageInternalError, DatabaseError) as error:
+        cause = error if isinstance(error, DatabaseError) else error.__cause__
+        why = cause.orig if isinstance(cause, DatabaseError) else error
+        raise UserError(f"{database}: {why}; if it is damaged, move it away, and the search starts anew") from None
 
 
 def study_name(params: Params, bench: Bench) -> str:

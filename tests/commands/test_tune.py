@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -71,6 +72,21 @@ def test_a_study_goes_on_where_it_was_cut_short_and_is_another_for_other_data(be
     assert 2 <= drawn["batch_size"] <= 8 and isinstance(drawn["batch_size"], int) and 0.0001 <= drawn["lr"] <= 0.1
     write_model(bench.pretrained, seed=1)
     assert tuning.open_study(params(), bench).trials == [], "scores of another model are not comparable"
+
+
+@pytest.mark.parametrize("damage", [lambda whole: b"junk", lambda whole: whole[: len(whole) // 2], None])
+def test_a_damaged_study_is_named(bench, damage):
+    database = bench.folder / "study.db"
+    tuning.open_study(params(), bench)
+    whole = database.read_bytes()
+    database.unlink()
+    if damage:
+        database.write_bytes(damage(whole))
+    else:
+        with sqlite3.connect(database) as other:
+            other.execute("CREATE TABLE studies (something_else)")
+    with pytest.raises(UserError, match=rf"{database}: .+; if it is damaged, move it away, and the search starts anew"):
+        tuning.open_study(params(), bench)
 
 
 @pytest.mark.slow
@@ -162,6 +178,11 @@ def test_katib_is_asked_for_no_more_trials_at_once_or_failed_than_there_are(tmp_
 def test_katib_needs_a_place_for_its_data():
     with pytest.raises(UserError, match="name the folder"):
         katib(params(), Path("packed"), Path("pretrained"))
+
+
+def test_katib_s_file_must_be_one_that_can_be_made():
+    with pytest.raises(UserError, match=r"--katib: /proc/nowhere/e.yaml: no file can be made there"):
+        write_katib(params(*STORE), Path("packed"), Path("pretrained"), Path("/proc/nowhere/e.yaml"))
 
 
 def test_an_experiment_holds_no_password():

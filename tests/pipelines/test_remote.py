@@ -100,6 +100,24 @@ def test_a_failed_run_ends_with_the_failing_step_s_message(server, capsys):
     assert capsys.readouterr().err.endswith("the run ended as FAILED\nvalidate: train/a.png: damaged\n")
 
 
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("pipeline.txt", "expected a file whose name ends with .yaml"),
+        ("/proc/nowhere/pipeline.yaml", "No such file or directory; name a file that can be written"),
+    ],
+)
+def test_a_pipeline_is_compiled_to_a_yaml_file_that_can_be_written(tmp_path, file, why, capsys):
+    assert run.main(["--compile", str(tmp_path / file)]) == 65
+    assert capsys.readouterr().err == f"transfer: --compile: {tmp_path / file}: {why}\n"
+
+
+def test_what_the_disk_refuses_is_a_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert run.main(["--local", "--plan", "--params", str(tmp_path / "file/params.yaml")]) == 74
+    assert capsys.readouterr().err == f"transfer: {tmp_path}/file/params.yaml: Not a directory\n"
+
+
 @pytest.mark.parametrize("cron", ["0 3 * * 1", "0 0 3 * * 1"])
 def test_a_schedule_is_a_recurring_run_and_starts_none_now(server, cron):
     assert run.main(["--host", server.url, "--schedule", cron]) == 0
