@@ -95,7 +95,16 @@ def _version(dataset: Dataset, role: str, target: Target, project: Path) -> str:
     pointer = path.with_name(f"{path.name}.dvc")
     if path.exists():
         return digest(path)
-    return str(read_yaml(pointer)["outs"][0]["md5"]) if pointer.is_file() else ""
+    return _pointed(pointer) if pointer.is_file() else ""
+
+
+def _pointed(pointer: Path) -> str:
+    """The digest that DVC's pointer names; a bucket's versions have none."""
+    told = read_yaml(pointer)
+    try:
+        return str(told["outs"][0].get("md5", ""))
+    except (TypeError, KeyError, IndexError, AttributeError):
+        raise UserError(f"{pointer}: not what `dvc add` or `dvc import` writes: no outs; make it again") from None
 
 
 def _seen_from_the_cluster(key: str, path: str, otherwise: str) -> None:

@@ -28,8 +28,10 @@ def connect() -> ApiClient:
     """A client for the cluster of kubectl's current context, else of the pod that this runs in.
 
     Raises:
-        UserError: there is neither.
+        UserError: there is neither, or what kubectl reads is broken.
     """
+    import yaml
+
     try:
         from kubernetes import client, config
     except ImportError:
@@ -44,6 +46,9 @@ def connect() -> ApiClient:
             raise UserError(
                 f"no cluster: {why}. Set KUBECONFIG or write ~/.kube/config; --dry-run needs none"
             ) from None
+    except (yaml.YAMLError, TypeError, OSError) as why:  # config reads no further than it must, and checks little
+        place = config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION
+        raise UserError(f"{place}: no kubeconfig: {' '.join(str(why).split())}; `kubectl config view` helps") from None
     return client.ApiClient(told)
 
 
@@ -87,7 +92,7 @@ class Cluster:
         name, started = f"InferenceService {service['metadata']['name']}", time.monotonic()
         with _refusals(service), bar(round(timeout), 0, name, "s") as line:
             while True:
-                found: Resource = self._call("GET", self._path(service))
+                found = self._call("GET", self._path(service))
                 failed, why = reasons(found)
                 why += self._pods(service)
                 waited = time.monotonic() - started
@@ -115,9 +120,9 @@ class Cluster:
 
     def _call(
         self, method: str, path: str, query: list[tuple[str, str]] | None = None, body: Resource | None = None
-    ) -> Any:
+    ) -> Resource:
         content = "application/apply-patch+yaml" if method == "PATCH" else "application/json"
-        return self._client.call_api(
+        found = self._client.call_api(
             path,
             method,
             query_params=query or [],
@@ -128,6 +133,9 @@ class Cluster:
             _return_http_data_only=True,
             _request_timeout=ANSWER,
         )
+        if not isinstance(found, dict):
+            raise UserError(f"{self._client.configuration.host}: no Kubernetes API answers there, but {found!r:.80}")
+        return found
 
 
 @contextmanager
@@ -150,6 +158,8 @@ def _why(status: int, body: Any) -> str:
     try:
         told = json.loads(body)
     except (TypeError, ValueError):
+        told = None
+    if not isinstance(told, dict):
         told = {"message": body}
     message = str(told.get("message") or "no reason given").strip()
     if status == 404 and not told.get("details"):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
-from pipelines.data import commit
+from pipelines.data import commit, inputs
+from pipelines.graph import Target
 from segraft.errors import UserError
 from segraft.orchestration.component import MD5, locate
 from segraft.orchestration.digest import digest
@@ -82,6 +83,26 @@ def test_a_dataset_comes_as_it_was_at_a_revision(repository, tmp_path, capsys):
     with pytest.raises(UserError, match=r"cluster.repo: http://\*\*\*@127.0.0.1:1/x: "):
         commit(cluster.model_copy(update={"repo": "http://bob:hunter2@127.0.0.1:1/x"}))
     assert "data/nothing" in capsys.readouterr().err and not list((tmp_path / "no").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("pointer", "version"),
+    [
+        ("outs: [{md5: 0123.dir, path: set}]", "0123.dir"),
+        ("outs: [{path: set, files: [{version_id: a}]}]", ""),
+        ("outs: []", None),
+        ("junk", None),
+        ("", None),
+    ],
+)
+def test_data_that_are_not_here_are_known_by_dvc_s_pointer(tmp_path, pointer, version):
+    (tmp_path / "set.dvc").write_text(pointer)
+    params = load_params(ROOT / "params.yaml", [f"data.target.path={tmp_path}/set"])
+    if version is not None:
+        assert inputs(Target(params, "", remote=False), ROOT)["target_version"] == version
+    else:
+        with pytest.raises(UserError, match=rf"{tmp_path}/set\.dvc: not what `dvc add` or `dvc import` writes"):
+            inputs(Target(params, "", remote=False), ROOT)
 
 
 @pytest.mark.slow

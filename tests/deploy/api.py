@@ -30,7 +30,9 @@ class Api(BaseHTTPRequestHandler):
         body = yaml.safe_load(self.rfile.read(int(self.headers["Content-Length"])))
         *_, namespace, plural, name = path.split("/")
         self.server.asked.append({"path": path, "query": query, "body": body, "token": self.headers["Authorization"]})
-        if plural not in self.server.kinds:
+        if self.server.answer:
+            self.reply(*self.server.answer)
+        elif plural not in self.server.kinds:
             self.reply(404, "404 page not found")
         elif self.headers["Content-Type"] != "application/apply-patch+yaml" or "fieldManager" not in query:
             self.refuse(415, "UnsupportedMediaType", "not a server-side apply")
@@ -88,6 +90,7 @@ def start():
     """A server that runs, with nothing in it."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
     server.asked, server.objects, server.owned, server.forbidden = [], {}, [], set()
+    server.answer = None  # (code, text) in place of the API's own
     server.kinds, server.story = {"inferenceservices", "servingruntimes"}, [(READY, [])]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server

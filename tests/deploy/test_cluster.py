@@ -2,11 +2,12 @@
 
 import pytest
 from kubernetes.client import ApiClient, Configuration
+from kubernetes.config import kube_config
 
-from segraft.deploy.cluster import Cluster
+from segraft.deploy.cluster import Cluster, connect
 from segraft.deploy.endpoint import render
 from segraft.errors import UserError
-from tests.deploy.api import READY, condition
+from tests.deploy.api import READY, condition, kubeconfig
 from tests.deploy.conftest import VERSION
 
 STARTING = {"conditions": [condition("PredictorReady", "False", "Waiting for pods"), condition("Ready", "False")]}
@@ -101,6 +102,41 @@ def test_refusals_are_the_cluster_s_own(api, cluster, service, knobs):
     api.server_close()
     with pytest.raises(UserError, match="InferenceService segraft: the cluster does not answer"):
         cluster().apply(service())
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "message"),
+    [
+        (500, "[1]", r"InferenceService segraft: the cluster says 500: \[1\]"),
+        (403, "null", "InferenceService segraft: the cluster says 403: null"),
+        (
+            200,
+            "<html>Log in</html>",
+            "http://127.0.0.1:[0-9]+: no Kubernetes API answers there, but '<html>Log in</html>'",
+        ),
+    ],
+)
+def test_an_answer_that_is_no_kubernetes_api_s_is_shown(api, cluster, service, code, text, message):
+    api.answer = (code, text)
+    with pytest.raises(UserError, match=message):
+        cluster().apply(service())
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda text: "junk", "/kubeconfig: no kubeconfig: .*; `kubectl config view` helps"),
+        (lambda text: "{{{", "no kubeconfig: .*expected the node content"),
+        (lambda text: text.replace("token: secret", "tokenFile: /nowhere/token"), "no kubeconfig: .*'/nowhere/token'"),
+        (lambda text: text.replace("current-context: x", "current-context: y"), "no cluster: .*name y"),
+    ],
+)
+def test_a_broken_kubeconfig_is_named(api, tmp_path, monkeypatch, change, why):
+    config = kubeconfig(api, tmp_path)
+    config.write_text(change(config.read_text()))
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(config))
+    with pytest.raises(UserError, match=why):
+        connect()
 
 
 def test_a_field_that_someone_else_set_is_theirs_until_it_is_taken(api, cluster, service):
