@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
+
+from segraft.serving.errors import Refused
 
 ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
@@ -70,3 +73,20 @@ def this_call() -> Call:
         return current.get()
     except LookupError:
         return Call(request_id(None))
+
+
+@asynccontextmanager
+async def in_time(call: Call) -> AsyncIterator[None]:
+    """A block that ends by the call's deadline.
+
+    Raises:
+        Refused: it did not.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout_at(loop.time() + call.deadline - time.monotonic()) as limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise Refused(504, "the deadline passed before the answer was ready") from None

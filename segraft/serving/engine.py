@@ -21,7 +21,7 @@ from segraft.serving import metrics, tiling
 from segraft.serving.answers import FILES, Answer, Segmented, answer, check_answer_size
 from segraft.serving.asks import Ask, Options, image_size
 from segraft.serving.batching import Batcher, RuntimeFailed
-from segraft.serving.call import Call, this_call
+from segraft.serving.call import Call, in_time, this_call
 from segraft.serving.errors import Refused
 from segraft.serving.fields import WANT_LOGITS, Map, allocate, fill
 from segraft.serving.images import Encoded, Pixels, decode, unturn
@@ -95,17 +95,11 @@ class Engine:
             self._accepted -= 1
 
     async def _in_time(self, call: Call, pixels: int, ask: Ask) -> list[list[Answer]]:
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout_at(loop.time() + call.deadline - time.monotonic()) as limit:
-                async with self._pixels.hold(pixels):
-                    if len(ask.images) == 1:
-                        return [await self._one(ask.images[0], ask.options, call)]
-                    return await _all([self._one(image, ask.options, call) for image in ask.images])
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise Refused(504, "the deadline passed before the answer was ready") from None
+            async with in_time(call), self._pixels.hold(pixels):
+                if len(ask.images) == 1:
+                    return [await self._one(ask.images[0], ask.options, call)]
+                return await _all([self._one(image, ask.options, call) for image in ask.images])
         except RuntimeFailed as error:
             memory = "out of memory" in str(error).lower() or isinstance(error.__cause__, MemoryError)
             if memory:
@@ -123,17 +117,28 @@ class Engine:
     async def _decode(self, image: Encoded | Pixels, call: Call) -> Pixels:
         if not isinstance(image, Encoded):
             return image
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+
+        def job() -> Pixels:
+            loop.call_soon_threadsafe(begun.set)
+            return decode(image)
+
         self._decoding += 1
+        thread = self._pool.submit(job)
+        decoded = asyncio.wrap_future(thread)
         try:
             with call.stage("decode"):
+                await begun.wait()  # for a thread: how long others take is not this image's fault
                 async with asyncio.timeout(self._settings.limits.decode) as limit:
-                    return await self.in_thread(partial(decode, image))
+                    return await asyncio.shield(decoded)
         except TimeoutError:
             if not limit.expired():
                 raise
             raise Refused(400, f"image: took more than {self._settings.limits.decode:g} s to decode") from None
         finally:
             self._decoding -= 1
+            if not thread.cancel() and not decoded.done():
+                self._pixels.keep(math.prod(image.size), decoded)
 
     async def _segment(self, image: Pixels, options: Options) -> dict[str, Map]:
         """The maps: ids, what the options want, and of one image in so many the "sample" of its confidence."""
@@ -199,6 +204,18 @@ class Budget:
         finally:
             self._free += amount
             self._serve()
+
+    def keep(self, amount: int, work: asyncio.Future[Any]) -> None:
+        """Hold a part on, whose holder is about to give it back, until work that cannot be stopped has ended."""
+        self._free -= amount
+
+        def give_back(done: asyncio.Future[Any]) -> None:
+            if not done.cancelled():
+                done.exception()  # nobody else asks for it, which asyncio would complain of
+            self._free += amount
+            self._serve()
+
+        work.add_done_callback(give_back)
 
     def _serve(self) -> None:
         while self._queue and (self._queue[0][1].done() or self._queue[0][0] <= self._free):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, UnidentifiedImageError
 
-from segraft.data.reading import DAMAGED, exif_orientation, read_image
+from segraft.data.reading import DAMAGED, PNG_SIGNATURE, exif_orientation, read_image
 from segraft.errors import UserError
 from segraft.params import ServeLimits
 from segraft.serving.errors import Refused
@@ -18,6 +19,9 @@ from segraft.serving.errors import Refused
 Pixels = NDArray[np.uint8]
 SCANS = 100
 """A progressive JPEG may hold thousands of scans, each of which costs as much as a whole image; encoders write ten."""
+PARTS = 1 << 12
+"""Segments of a JPEG, or chunks of a PNG, before its pixels; cameras write dozens. Pillow takes each in Python, and
+keeps it: a body full of empty ones would take it half a minute."""
 REFUSED = {
     "GIF": (b"GIF8",),
     "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
@@ -58,6 +62,7 @@ def inspect(data: bytes, limits: ServeLimits) -> Encoded:
         raise Refused(400, "image: empty")
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         check_size(*_webp_size(data), limits)  # Pillow makes room for all of it when it opens one
+    _check_parts(data)
     try:
         header = Image.open(io.BytesIO(data), formats=limits.formats)
     except Image.DecompressionBombError:
@@ -107,6 +112,43 @@ def unturn(pixels: NDArray[np.generic], orientation: int) -> NDArray[np.generic]
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(-1, -2)
     return np.ascontiguousarray(pixels)
+
+
+def _check_parts(data: bytes) -> None:
+    """Refuse a file that has more than `PARTS` before its pixels; Pillow has not seen it yet."""
+    if data.startswith(PNG_SIGNATURE):
+        at, after = len(PNG_SIGNATURE), _after_chunk
+    elif data.startswith(b"\xff\xd8\xff"):
+        at, after = 2, _after_marker
+    else:
+        return
+    for _ in range(PARTS):
+        try:
+            at = after(data, at)
+        except (IndexError, struct.error):  # cut short: Pillow says so
+            return
+        if not at:
+            return
+    raise Refused(400, f"image: more than {PARTS:,} parts before its pixels; save it without metadata")
+
+
+def _after_chunk(data: bytes, at: int) -> int:
+    """Where the chunk after this one begins; 0: this one holds pixels."""
+    length, kind = struct.unpack_from(">I4s", data, at)
+    return 0 if kind == b"IDAT" else at + 12 + int(length)
+
+
+def _after_marker(data: bytes, at: int) -> int:
+    """Where Pillow looks for a marker next, which may be the very next byte; 0: it stops here."""
+    if data[at] != 0xFF:
+        return at + 1
+    code = data[at + 1]
+    if code in (0x00, 0xFF):
+        return at + 2 - code % 2
+    known = JpegImagePlugin.MARKER.get(0xFF00 | code)
+    if known is None or code == 0xDA:
+        return 0
+    return at + 2 + (max(2, int.from_bytes(data[at + 2 : at + 4])) if known[2] else 0)
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:

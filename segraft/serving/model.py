@@ -11,14 +11,14 @@ from typing import Any, cast
 
 import numpy as np
 import orjson
-from kserve import InferOutput, InferRequest, InferResponse, Model
+from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model
 from kserve.utils.numpy_codec import from_np_dtype
 
 from segraft.checkpoint import ModelCard
 from segraft.params import Serve
 from segraft.serving.answers import Answer
 from segraft.serving.asks import Ask, image_size, parse_json, read_raw, read_v1, read_v2
-from segraft.serving.call import this_call
+from segraft.serving.call import in_time, this_call
 from segraft.serving.drift import read_reference
 from segraft.serving.engine import Engine
 from segraft.serving.errors import Refused
@@ -31,6 +31,8 @@ TENSORS = {"ids", "topk", "logits"}
 WARM_UP = ((512, 1024, False), (512, 1024, True), (256, 256, False))
 """Height, width and whether logits are wanted, of the images that the model answers before it is ready."""
 JSON = "application/json"
+GLANCE = 1 << 18
+"""Bytes of image files up to which their headers are read at once."""
 
 
 class SegmentationModel(Model):  # type: ignore[misc]
@@ -109,10 +111,15 @@ class SegmentationModel(Model):  # type: ignore[misc]
             Refused: the request cannot be answered; the message says why.
         """
         call = this_call()
+        call.give(self.settings.timeout)
         out: dict[str, str] = {} if response_headers is None else response_headers
         with call.stage("read"):
             read = partial(self._read, payload, headers or {}, call.query)
-            ask = await self.engine_.in_thread(read) if _is_large(payload, headers or {}) else read()
+            if _is_large(payload, headers or {}):
+                async with in_time(call):
+                    ask = await self.engine_.in_thread(read)
+            else:
+                ask = read()
         answers = await self.engine_.answer(ask)
         if isinstance(payload, InferRequest):
             return self._v2(payload, answers)
@@ -146,12 +153,17 @@ class SegmentationModel(Model):  # type: ignore[misc]
 
 
 def _is_large(payload: Any, headers: Mapping[str, str]) -> bool:
-    """Whether reading a payload is work for a thread: lists of numbers, base64, long JSON; not bytes as they are."""
+    """Whether reading a payload is work for a thread: lists of numbers, base64, long JSON, large files; not pixels."""
     if isinstance(payload, InferRequest):
-        return any(tensor._raw_data is None for tensor in payload.inputs)
+        return any(_is_large_input(tensor) for tensor in payload.inputs)
     if isinstance(payload, bytes):
-        return is_json(headers.get("content-type", "")) and len(payload) > SMALL
+        return len(payload) > (SMALL if is_json(headers.get("content-type", "")) else GLANCE)
     return True
+
+
+def _is_large_input(tensor: InferInput) -> bool:
+    raw = tensor._raw_data
+    return raw is None or (tensor.datatype == "BYTES" and len(raw) > GLANCE)
 
 
 def is_json(content_type: str) -> bool:

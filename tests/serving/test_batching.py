@@ -1,18 +1,22 @@
 """The batcher and the engine around a small runtime whose pace the test sets."""
 
 import asyncio
+import io
 import threading
 import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from segraft.machine import cores
 from segraft.params import ServeMonitor, ServeTile, load_params
 from segraft.serving.asks import Ask, Options
 from segraft.serving.batching import Batcher, RuntimeFailed
 from segraft.serving.engine import Budget, Engine
 from segraft.serving.errors import Refused
 from segraft.serving.guard import Door
+from segraft.serving.images import inspect
 from segraft.serving.monitor import Monitor
 from segraft.serving.runtime import Prediction
 from tests.serving.running import ROOT
@@ -262,3 +266,48 @@ def test_bodies_share_a_budget_that_is_given_back():
             take_more(2 << 20)
         assert caught.value.status == 503 and room.held == 3 << 20
     assert room.held == 0
+
+
+def photo(side):
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_who_waits_for_a_thread_has_time_left_to_decode(runtime):
+    limits = load_params(ROOT / "params.yaml").serve.limits.model_copy(update={"decode": 0.2})
+    free = threading.Event()
+
+    async def ask():
+        waiting = engine(runtime, limits=limits)
+        others = [asyncio.create_task(waiting.in_thread(free.wait)) for _ in range(2 * cores() + 2)]
+        await asyncio.sleep(0)
+        picture = inspect(photo(64), limits)
+        answer = asyncio.create_task(waiting.answer(ask_for(picture)))
+        try:
+            with pytest.raises(Refused) as caught:
+                await waiting.answer(ask_for(picture, timeout_ms=300))
+            assert caught.value.status == 504 and not answer.done()
+        finally:
+            free.set()
+        assert len(await answer) == 1
+        await asyncio.gather(*others)
+
+    asyncio.run(ask())
+
+
+def test_pixels_that_are_decoded_too_slowly_count_until_the_thread_has_ended(runtime):
+    data = photo(1500)
+    limits = load_params(ROOT / "params.yaml").serve.limits
+    limits = limits.model_copy(update={"decode": 1e-6, "pixels": 1500 * 1500})
+
+    async def ask():
+        hasty = engine(runtime, limits=limits)
+        with pytest.raises(Refused, match="to decode"):
+            await hasty.answer(ask_for(inspect(data, limits)))
+        with pytest.raises(Refused) as caught:  # there is room for a single pixel more when the thread has ended
+            await hasty.answer(ask_for(image(), timeout_ms=1))
+        assert caught.value.status == 504
+        assert len(await hasty.answer(ask_for(image()))) == 1
+
+    asyncio.run(ask())
