@@ -12,9 +12,10 @@ class Refused(Exception):
         status: HTTP status; 4xx: the client can mend it, 503 and 504: it may try again.
         message: what the client reads: one line, never a trace, a path or a class of ours.
         retry_after: seconds after which to try again.
+        allow: methods that the path takes, of a 405.
     """
 
-    def __init__(self, status: int, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, status: int, message: str, retry_after: float | None = None, allow: str = "") -> None:
         super().__init__(message)
-        self.status, self.retry_after = status, retry_after
+        self.status, self.retry_after, self.allow = status, retry_after, allow
         self.message = " ".join(message.split())[:LONGEST]

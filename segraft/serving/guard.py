@@ -168,41 +168,47 @@ class Guard:
             return
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
         call = _call(scope, headers)
-        reply = _Reply(send, call, self._door)
+        reply = _Reply(send, call, self._door, read=not _announces_body(headers))
         token, started = current.set(call), time.perf_counter()
         route = "none"
         try:
             known, params = self._route(scope)
             route = known.path
             with self._door.bodies.entered() as take:
-                body = await self._body(headers, receive, take) if scope["method"] == "POST" else b""
-                reply.read = True
+                body = b""
+                if known.method == "POST":
+                    body = await self._body(headers, receive, take)
+                    reply.read = True
                 if known.handler is None:
-                    work = self._by_app(scope, body, reply)
+                    work = self._by_app({**scope, "method": known.method}, body, reply)
                 else:
                     work = _by_us(known.handler, Received(params, call.query, headers, body), scope, reply)
                 await _while_there(work, receive)
         except Gone:
             reply.status = GONE
         except Refused as refused:
-            await reply.refuse(refused, receive, "100-continue" in headers.get("expect", ""))
+            waits = "100-continue" in headers.get("expect", "")
+            await reply.refuse(refused, None if waits else receive)
+        except asyncio.CancelledError:  # `grace` is over; raised again, uvicorn would log it as a failure of ours
+            await reply.refuse(Refused(503, "the server stops; try again", 1))
         except Exception:
             logger.exception("a request failed", extra={FIELDS: {"request_id": call.id}})
-            await reply.refuse(Refused(500, "internal error"), receive, False)
+            await reply.refuse(Refused(500, "internal error"), receive)
         finally:
             reply.close()
             current.reset(token)
             _report(call, scope, headers, route, reply.status, time.perf_counter() - started)
 
     def _route(self, scope: Scope) -> tuple[Known, dict[str, str]]:
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]  # uvicorn leaves the body out
         allowed = ""
         for pattern, route in self._routes:
             if match := pattern.fullmatch(scope["path"]):
-                if route.method == scope["method"]:
+                if route.method == method:
                     return route, match.groupdict()
-                allowed = allowed or route.method
+                allowed = allowed or ("GET, HEAD" if route.method == "GET" else route.method)
         if allowed:
-            raise Refused(405, f"method: {scope['method'][:20]}: this path takes {allowed}")
+            raise Refused(405, f"method: {scope['method'][:20]}: this path takes {allowed}", allow=allowed)
         raise Refused(404, "no such path")
 
     async def _body(self, headers: dict[str, str], receive: Receive, take: Callable[[int], None]) -> bytes:
@@ -247,9 +253,9 @@ class Guard:
 class _Reply:
     """`send`, with our headers added; and the one form in which errors leave."""
 
-    def __init__(self, send: Send, call: Call, door: Door) -> None:
+    def __init__(self, send: Send, call: Call, door: Door, read: bool) -> None:
         self._send, self._call, self._door = send, call, door
-        self.status, self.read, self._room = 0, False, ExitStack()
+        self.status, self.read, self._room = 0, read, ExitStack()
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -258,7 +264,7 @@ class _Reply:
             self.status = message["status"]
             own = {"x-request-id": self._call.id, "x-segraft-model": self._door.stamp}
             own["server-timing"] = self._call.server_timing
-            if self._door.draining:
+            if self._door.draining or not self.read:
                 own["connection"] = "close"
             added = [(key.encode(), value.encode()) for key, value in own.items()]
             message = {**message, "headers": [*message.get("headers", []), *added]}
@@ -273,13 +279,12 @@ class _Reply:
         """Give back the room that the answer took."""
         self._room.close()
 
-    async def refuse(self, refused: Refused, receive: Receive, waits: bool) -> None:
+    async def refuse(self, refused: Refused, receive: Receive | None = None) -> None:
         """Send an error; then read on for a while, so that a client that still sends gets to read it.
 
         Args:
             refused: the error.
-            receive: the request's.
-            waits: whether the client waits for a "100 Continue" before it sends its body.
+            receive: the request's; None: nothing more is read, as when the client waits for a "100 Continue".
         """
         if self.status:  # the answer has begun: nothing can be said any more
             return
@@ -287,13 +292,17 @@ class _Reply:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         if refused.retry_after is not None:
             headers.append((b"retry-after", str(max(1, round(refused.retry_after))).encode()))
-        if not self.read and not self._door.draining:
-            headers.append((b"connection", b"close"))
+        if refused.allow:
+            headers.append((b"allow", refused.allow.encode()))
         await self({"type": "http.response.start", "status": refused.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
-        if not self.read and not waits:
+        if receive is not None and not self.read:
             await _drop(receive)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _announces_body(headers: Mapping[str, str]) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0").strip("0") != ""
 
 
 async def _by_us(

@@ -1,4 +1,8 @@
-"""uvicorn's HTTP protocol, with the bounds that it lacks: seconds and bytes of headers, pieces of a body."""
+"""uvicorn's HTTP protocol, with the bounds that it lacks: seconds and bytes of headers, pieces of a body.
+
+And without other protocols: `Upgrade` is ignored, as RFC 9110, 7.8 allows. Java's client and `curl --http2` offer
+HTTP/2 beside a body; llhttp ends such a request with its head, and would take what follows for the next one.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,15 @@ import asyncio
 import uuid
 from typing import Any
 
+import httptools
 import orjson
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 HEAD_BYTES = 1 << 16
 PIECES = 1 << 16
 """Pieces (chunks, or packets) of one body; a flood of one-byte chunks costs a thousand times its size to parse."""
+
+FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class PatientProtocol(HttpToolsProtocol):
@@ -24,6 +31,7 @@ class PatientProtocol(HttpToolsProtocol):
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
         self._in_head, self._head, self._pieces = True, 0, 0
+        self._framed_again = False
         self._timer: asyncio.TimerHandle | None = None
         self._reader: asyncio.TimerHandle | None = None
         self._wait_for_headers()
@@ -49,12 +57,22 @@ class PatientProtocol(HttpToolsProtocol):
         if self._in_head:
             self._head += len(data)
             self._wait_for_headers()
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self.send_400_response("not a valid HTTP request")
         if self._in_head and self._head > HEAD_BYTES and not self.transport.is_closing():
             self._refuse(431, f"headers: more than {HEAD_BYTES} bytes")
 
     def on_headers_complete(self) -> None:
         """See `httptools.HttpRequestParser`."""
+        if self._framed_again:
+            self._framed_again = False
+            return
+        self._head = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)  # ": " and CRLF
+        if self._head > HEAD_BYTES:
+            raise ValueError("large headers in one packet")  # ends in `send_400_response`
         self._stop_waiting()
         self._in_head, self._head, self._pieces = False, 0, 0
         super().on_headers_complete()
@@ -68,14 +86,36 @@ class PatientProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """See `httptools.HttpRequestParser`."""
+        if self.parser.should_upgrade():  # it is not: see `_feed`
+            return
         self._in_head = True
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when the bytes are no HTTP."""
+        if self._head > HEAD_BYTES:
+            self._refuse(431, f"headers: more than {HEAD_BYTES} bytes")
+            return
         if self._pieces > PIECES:
             msg = f"body: more than {PIECES} chunks"
         self._refuse(400, msg)
+
+    def _feed(self, data: bytes) -> None:
+        """Parse; behind a head with `Upgrade` by a parser that knows nothing of the request but its body's length.
+
+        Raises:
+            HttpParserError: it is no HTTP.
+        """
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            (at,) = upgrade.args
+            framing = [name + b": " + value for name, value in self.headers if name in FRAMING]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+            self._framed_again = True
+            self.parser.feed_data(b"\r\n".join([b"POST / HTTP/1.1", *framing, b"", b""]))
+            self._feed(data[at:])
 
     def _wait_for_headers(self) -> None:
         if self._timer is None:

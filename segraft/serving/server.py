@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from kserve import ModelServer
-from kserve.errors import ModelNotReady, ServerNotReady
+from kserve.errors import ModelNotFound, ModelNotReady, ServerNotReady
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.rest.server import RESTServer
 from starlette.exceptions import HTTPException
@@ -189,10 +189,14 @@ def _answer_in_one_form(app: FastAPI) -> None:
     async def invalid(_: Any, __: Exception) -> JSONResponse:
         return JSONResponse({"error": "the request is not valid"}, 400)
 
+    async def not_found(_: Any, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 404)
+
     async def not_ready(_: Any, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 503, {"retry-after": "1"})
 
     app.add_exception_handler(HTTPException, http)  # type: ignore[arg-type]
     app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(ModelNotFound, not_found)
     app.add_exception_handler(ModelNotReady, not_ready)
     app.add_exception_handler(ServerNotReady, not_ready)

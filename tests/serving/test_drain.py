@@ -9,7 +9,7 @@ import pytest
 
 from tests.serving.bodies import encoded, png
 from tests.serving.running import running
-from tests.serving.test_hostile import POST, everything, saved_size
+from tests.serving.test_hostile import POST, error_of, everything, saved_size
 
 JPEG = {"content-type": "image/jpeg"}
 
@@ -81,6 +81,18 @@ def test_sigterm_loses_no_accepted_request(model_folder, repeat):
             thread.join(60)
         assert len(statuses) > 8 and set(statuses) == {200}
         assert server.lines[-1]["message"] == "stopped" and not [line for line in server.raw if line[0] != "{"]
+
+
+@pytest.mark.slow
+def test_who_is_not_answered_within_grace_reads_so(model_folder):
+    with running(model_folder, drain=0.1, grace=1.0) as server, server.connect() as connection:
+        connection.sendall(POST + b"X-Request-Id: unanswered\r\nContent-Length: 100\r\n\r\nabc")
+        time.sleep(0.2)
+        server.process.terminate()
+        answer = everything(connection)
+        assert answer.startswith(b"HTTP/1.1 503") and b"retry-after: 1" in answer and "stops" in error_of(answer)
+        assert server.process.wait(60) == 0 and server.log("unanswered")["status"] == 503
+        assert "Traceback" not in "".join(server.raw)
 
 
 @pytest.mark.slow

@@ -94,6 +94,15 @@ def scans() -> bytes:
     return data[:last] + data[last:-2] * 300 + data[-2:]
 
 
+def crowded(kind: str) -> bytes:
+    """A picture behind thousands of comments, or of chunks, without content."""
+    if kind == "JPEG":
+        data = encoded("small", "JPEG")
+        return data[:2] + b"\xff\xfe\x00\x02" * 5000 + data[2:]
+    data, end = png("small"), 33  # of the signature and IHDR
+    return data[:end] + (b"\0\0\0\0prVt" + struct.pack(">I", zlib.crc32(b"prVt"))) * 5000 + data[end:]
+
+
 def flipped(data: bytes) -> bytes:
     middle = len(data) // 2
     return data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
@@ -124,6 +133,8 @@ FILES = {
     "16-bit PNG": (deep(), 400),
     "10 MB of text in a PNG": (padded_text(), 400),
     "300 scans": (scans(), 400),
+    "5,000 comments": (crowded("JPEG"), 400),
+    "5,000 chunks": (crowded("PNG"), 400),
 }
 
 
@@ -343,6 +354,8 @@ def test_what_is_not_served_is_not_there(server, method, path, status):
     answer = server.client.request(method, server.url + path, content=v1(IMAGE.tolist()) if method == "POST" else None)
     assert answer.status_code == status, answer.text
     refusal(answer)
+    allowed = "POST" if path in (V1, V2, "/predict") else "GET, HEAD"
+    assert answer.headers.get("allow") == (allowed if status == 405 else None)
     assert server.client.get(f"{server.url}/v2/models/segraft/ready").json() == {"name": "segraft", "ready": True}
 
 
@@ -485,6 +498,73 @@ def test_endless_headers_are_refused(server):
             pass
         answer = everything(connection)
     assert not answer or answer.startswith(b"HTTP/1.1 431")
+
+
+def test_large_headers_in_one_packet_are_refused(server):
+    with server.connect() as connection:
+        connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * (1 << 16) + b"\r\n\r\n")
+        assert everything(connection).startswith(b"HTTP/1.1 431")
+
+
+UPGRADE = b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQ\r\n"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_body_beside_an_upgrade_is_read_as_one(server, chunked, apart):
+    data, last = png("small"), b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(data)
+    body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data) if chunked else data
+    head = POST + UPGRADE + length + b"\r\n\r\n"
+    with server.connect() as connection:
+        for piece in (head, body[:50], body[50:], last) if apart else (head + body + last,):
+            connection.sendall(piece)
+            time.sleep(0.05)
+        answers = everything(connection)
+    assert answers.count(b"HTTP/1.1 200") == 2 and answers.count(b"HTTP/1.1") == 2, answers
+    assert answers.index(b"\x89PNG") < answers.index(b'{"live":true}')
+
+
+def test_a_request_within_a_request_s_body_is_not_answered(server):
+    inner = b"GET /v2 HTTP/1.1\r\nHost: inner\r\n\r\n"
+    with server.connect() as connection:
+        connection.sendall(POST + UPGRADE + b"Content-Length: %d\r\n\r\n" % len(inner))
+        time.sleep(0.2)
+        connection.sendall(inner + b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answers = everything(connection)
+    assert answers.startswith(b"HTTP/1.1 400") and answers.count(b"HTTP/1.1") == 2
+    assert answers.index(b"not an image") < answers.index(b"HTTP/1.1 404")
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 5000000000", b"Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("path", [b"/v2", b"/", b"/nothing"])
+def test_a_body_that_nobody_reads_ends_the_connection(server, length, path):
+    with server.connect() as connection:
+        connection.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n5\r\nhello")
+        answer = everything(connection)
+    assert b"connection: close" in answer and answer.count(b"HTTP/1.1") == 1
+
+
+def test_connections_outlive_a_path_that_is_not_there(server):
+    with server.connect() as connection:
+        connection.sendall(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert b"HTTP/1.1 200" in everything(connection)
+
+
+@pytest.mark.parametrize("path", ["/", "/v2/health/live", "/sample"])
+def test_head_is_get_without_the_body(server, path):
+    got, head = server.client.get(server.url + path), server.client.head(server.url + path)
+    assert head.status_code == 200 and head.content == b""
+    assert head.headers["content-length"] == got.headers["content-length"]
+
+
+def test_an_unknown_model_is_no_failure_of_the_server(server):
+    before = len(server.raw)
+    assert server.client.get(f"{server.url}/v2/models/other", headers={"x-request-id": "unknown"}).status_code == 404
+    assert server.log("unknown")["status"] == 404
+    assert "Traceback" not in "".join(server.raw[before:])
 
 
 def test_bytes_that_are_no_http_are_refused(server):
