@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,12 @@ from segraft.serving.found import Segmentation, outputs_for
 
 JSON_LENGTH = "inference-header-content-length"
 BUSY = (429, 503)
+FAILED = (500, 504)
+"""Of one image: the model failed on it, or it took too long; another one may fare better."""
+NAME, VALUE = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII), re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+"""Of a header: RFC 9110, 5.1 and 5.5."""
+RUBBISH = (ValueError, LookupError, TypeError, OSError, SyntaxError, struct.error)
+"""What reading an answer raises that is not a segraft server's; Pillow's errors among them."""
 LONGEST_WAIT = 30.0
 """Seconds between two attempts, whatever the server asks for."""
 
@@ -60,6 +67,11 @@ class Client:
         self.url, self._model, self._retries = url.rstrip("/"), model, retries
         if not self.url.startswith(("http://", "https://")):
             raise UserError(f"{url}: not an address of a server; expected http://HOST:PORT")
+        for name, value in (headers or {}).items():
+            if not NAME.fullmatch(name) or not VALUE.fullmatch(value):
+                raise UserError(
+                    f"headers: {name!r}: {value!r}: not an HTTP header; expected a name without spaces, and text"
+                )
         limits = httpx.Timeout(timeout, connect=min(10.0, timeout))
         try:
             self._http = httpx.Client(timeout=limits, headers=dict(headers or {}))
@@ -104,7 +116,7 @@ class Client:
             overlay: opacity, 0 … 1, of the classes over the picture, if that is wanted.
 
         Raises:
-            UserError: the server refuses the image; the message is the server's sentence.
+            UserError: the server refuses the image, or fails on it; the message is the server's sentence.
             Unreachable: no answer.
         """
         started = time.perf_counter()
@@ -114,11 +126,10 @@ class Client:
         body, headers = _request(image, outputs_for(confidence, overlay is not None), parameters)
         response = self._send("POST", f"/v2/models/{self.model}/infer", content=body, headers=headers)
         try:
-            files = dict(_files(response))
-        except (ValueError, LookupError, TypeError, struct.error):
+            stamp = response.headers.get("x-segraft-model", "")
+            return Segmentation.of(dict(_files(response)), stamp, time.perf_counter() - started)
+        except RUBBISH:
             raise Unreachable(f"{self.url}: answered, but not as a segraft server does") from None
-        stamp = response.headers.get("x-segraft-model", "")
-        return Segmentation.of(files, stamp, time.perf_counter() - started)
 
     def _send(self, method: Literal["GET", "POST"], path: str, **what: Any) -> httpx.Response:
         """Ask until the server is not busy, or the retries are spent."""
@@ -135,7 +146,9 @@ class Client:
         if response.is_success:
             return response
         sentence = _sentence(response)
-        raise Unreachable(f"{self.url}: {sentence}") if response.status_code >= 500 else UserError(sentence)
+        if response.status_code < 500 or (sentence and response.status_code in FAILED):
+            raise UserError(sentence or _without_reason(response))
+        raise Unreachable(f"{self.url}: {sentence or _without_reason(response)}")
 
 
 def _request(image: bytes, outputs: Sequence[str], parameters: Mapping[str, Any]) -> tuple[bytes, dict[str, str]]:
@@ -169,8 +182,12 @@ def _pause(response: httpx.Response, attempt: int) -> float:
 
 
 def _sentence(response: httpx.Response) -> str:
-    """Why the server refused, in its own words."""
+    """Why the server refused, in its own words; "" if it says nothing in our form."""
     try:
         return str(response.json()["error"])
     except (ValueError, LookupError, TypeError):
-        return f"HTTP {response.status_code} without a reason; is this a segraft server?"
+        return ""
+
+
+def _without_reason(response: httpx.Response) -> str:
+    return f"HTTP {response.status_code} without a reason; is this a segraft server?"

@@ -1,6 +1,7 @@
 """The Python client against a real server, and against one that is busy, broken or not there."""
 
 import json
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from segraft.errors import UserError
 from segraft.serving.client import Client, Unreachable
 from tests.ports import free_port
-from tests.serving.bodies import encoded, ids_of, png
+from tests.serving.bodies import JSON_LENGTH, encoded, ids_of, png
 from tests.serving.launch import CLASSES
 
 
@@ -118,6 +119,53 @@ def test_other_errors_are_not_asked_again(status):
         with pytest.raises(UserError, match="why"):
             Client(url, model="m").segment(b"x")
     assert len(times) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "other_images_may_fare_better"),
+    [
+        (500, error("x"), True),
+        (504, error("x"), True),
+        (500, b"<html>", False),
+        (502, error("x"), False),
+        (503, error("x"), False),
+    ],
+)
+def test_a_failure_of_one_image_is_told_from_one_of_the_server(status, body, other_images_may_fare_better):
+    with answering(lambda _: (status, {"retry-after": "0"}, body)) as (url, _):
+        with pytest.raises(UserError) as caught:
+            Client(url, model="m", retries=1).segment(b"x")
+    assert isinstance(caught.value, Unreachable) != other_images_may_fare_better
+
+
+def binary_answer(**files: bytes) -> tuple[int, dict[str, str], bytes]:
+    raw = [struct.pack("<I", len(file)) + file for file in files.values()]
+    outputs = [
+        {"name": name, "parameters": {"binary_data_size": len(part)}} for name, part in zip(files, raw, strict=True)
+    ]
+    head = json.dumps({"outputs": outputs}).encode()
+    return 200, {JSON_LENGTH: str(len(head))}, b"".join([head, *raw])
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"other": b"x"},
+        {"mask": b"x", "area": b"{}"},
+        {"mask": png("small"), "area": b"[]"},
+        {"mask": png("small")[:-99]},
+    ],
+)
+def test_answers_that_are_not_ours_are_told_from_ours(files):
+    with answering(lambda _: binary_answer(**files)) as (url, _):
+        with pytest.raises(Unreachable, match="not as a segraft server does"):
+            Client(url, model="m").segment(b"x")
+
+
+@pytest.mark.parametrize(("name", "value"), [("", "x"), ("a b", "x"), ("a", "x\r\nb: c"), ("a:", "x")])
+def test_a_header_that_is_none_is_named(name, value):
+    with pytest.raises(UserError, match="not an HTTP header"):
+        Client("http://127.0.0.1:1", headers={name: value})
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"models": 3}', b"[]"])

@@ -16,6 +16,7 @@ from tests.ports import free_port
 from tests.serving.bodies import ids_of, png
 from tests.serving.launch import CLASSES
 from tests.serving.running import ROOT
+from tests.serving.test_client import answering, error
 
 
 @pytest.fixture
@@ -82,6 +83,13 @@ def test_without_a_server_nothing_is_written(images, tmp_path, capsys):
     assert f"{url}: no server answers" in capsys.readouterr().err and not out.exists()
 
 
+def test_an_image_that_the_server_fails_on_does_not_end_the_others(images, tmp_path, capsys):
+    with answering(lambda _: (500, {}, error("the model failed on this request"))) as (url, times):
+        assert main(["predict", str(images), "--url", url, "--out", str(tmp_path / "out")]) == EXIT_DATA
+    said = capsys.readouterr().err
+    assert "2 of 2 images failed" in said and said.count("the model failed on this request") == 2 and len(times) >= 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -90,6 +98,7 @@ def test_without_a_server_nothing_is_written(images, tmp_path, capsys):
         (["empty"], "empty: no image in this folder"),
         (["empty/x.txt", "--header", "token"], "--header token: expected NAME:VALUE"),
         (["empty/x.txt", "--header", "a b:é"], "header"),
+        (["empty/x.txt", "--header", ": x"], "not an HTTP header"),
         (["empty/x.txt", "--model", "empty"], "not a model folder"),
         ([""], "IMAGE: empty; name a file"),
     ],
