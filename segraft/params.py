@@ -518,6 +518,12 @@ class ServeLimits(Section):
     body: Positive = Field(description="seconds until its body is there; and that a client may stop reading its answer")
     answer_mb: AtLeastOne = Field(description="MiB of an answer, estimated before it is made")
 
+    @model_validator(mode="after")
+    def _sides_are_a_range(self) -> ServeLimits:
+        if self.sides[0] > self.sides[1]:
+            raise ValueError(f"sides: {list(self.sides)}: the smallest must not be more than the largest")
+        return self
+
 
 class ServeTile(Section):
     """Overlap tiling of images that are too large to go through the network whole; sides in pixels."""
@@ -566,6 +572,12 @@ class Serve(Section):
     limits: ServeLimits
     tile: ServeTile
     monitor: ServeMonitor
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Serve:
+        if self.grpc_port and self.grpc_port == self.http_port:
+            raise ValueError(f"grpc_port: {self.grpc_port}: is http_port, too; give two ports, or 0 for no gRPC")
+        return self
 
 
 class Deploy(Section):

@@ -15,9 +15,9 @@ from PIL import Image
 
 from segraft.checkpoint import ModelCard
 from segraft.params import ServeLimits
-from segraft.serving.asks import Options, OutputName
+from segraft.serving.asks import Ask, Options, OutputName
 from segraft.serving.errors import Refused
-from segraft.serving.fields import Map
+from segraft.serving.fields import Map, bytes_a_pixel
 from segraft.serving.images import Pixels
 from segraft.serving.polygons import geojson
 
@@ -29,7 +29,6 @@ COLUMNS = 256
 """Columns in which runs are looked for at once."""
 EXACT = 1 << 24
 """Pixels that OpenCV counts exactly, in float32."""
-BYTES_A_PIXEL = {"topk": 15, "ids": 1, "overlay": 4, "confidence": 6, "entropy": 6}
 
 
 @dataclass(frozen=True)
@@ -79,13 +78,15 @@ def answer(name: OutputName, of: Segmented, card: ModelCard, options: Options) -
     return (Answer(name, media, make(of, card, options)),)
 
 
-def check_answer_size(options: Options, pixels: int, classes: int, limits: ServeLimits) -> None:
-    """Refuse a request whose answers would hold more bytes than a server is to keep in memory.
+def check_answer_size(ask: Ask, pixels: int, classes: int, limits: ServeLimits) -> None:
+    """Refuse a request whose answers, of so many pixels, would hold more bytes than a server is to keep in memory.
 
     Raises:
         Refused: they would.
     """
-    each = sum(4 * classes if name == "logits" else BYTES_A_PIXEL.get(name, 1) for name in options.outputs)
+    options = ask.options
+    k = min(options.k, classes)
+    each = sum(bytes_a_pixel(name, classes, k, ask.as_text) for name in options.outputs)
     if each * pixels > limits.answer_mb << 20:
         wanted = ", ".join(options.outputs)
         raise Refused(413, f"parameters.outputs: {wanted} of {pixels:,} pixels are more than {limits.answer_mb} MiB")

@@ -28,6 +28,7 @@ DAY = 86_400_000
 """Milliseconds."""
 TOPK_PROBABILITY = "topk_probability"
 """The tensor that "topk" brings along; by the V2 protocol each of the two can be asked for alone."""
+EVERYTHING = frozenset([*OUTPUTS, TOPK_PROBABILITY])
 V2_OWN = {"binary_data_output"}
 """Request parameters of the protocol itself, not of ours."""
 
@@ -61,11 +62,13 @@ class Ask:
         images: files, or (H, W, 3) uint8 RGB; at least one.
         options: what is wanted.
         protocol: "v1", "v2", "grpc" or "raw".
+        as_text: tensors and files that are to be written as JSON.
     """
 
     images: tuple[Encoded | Pixels, ...]
     options: Options
     protocol: str
+    as_text: frozenset[str] = frozenset()
 
 
 def read_raw(body: bytes, content_type: str, query: Mapping[str, str], limits: ServeLimits) -> Ask:
@@ -101,7 +104,7 @@ def read_v1(payload: Any, limits: ServeLimits) -> Ask:
     parameters = payload.get("parameters") or {}
     _check_count(len(instances), limits)
     images = tuple(_instance(value, f"instances[{i}]", limits) for i, value in enumerate(instances))
-    return Ask(_within(images, limits), _options(parameters, "parameters"), "v1")
+    return Ask(_within(images, limits), _options(parameters, "parameters"), "v1", EVERYTHING)
 
 
 def read_v2(request: InferRequest, limits: ServeLimits) -> Ask:
@@ -126,7 +129,17 @@ def read_v2(request: InferRequest, limits: ServeLimits) -> Ask:
         images = tuple(_tensor(tensor, limits))
     else:
         raise Refused(400, f"inputs[0].datatype: {tensor.datatype[:20]!r}: expected UINT8 or BYTES")
-    return Ask(_within(images, limits), _options(parameters, "parameters"), "grpc" if request.from_grpc else "v2")
+    whole, options = _within(images, limits), _options(parameters, "parameters")
+    if request.from_grpc:
+        return Ask(whole, options, "grpc")
+    return Ask(whole, options, "v2", frozenset(name for name in EVERYTHING if not in_binary(name, request)))
+
+
+def in_binary(name: str, request: InferRequest) -> bool:
+    """Whether an output of a V2 request by REST is to be binary: by its own parameter, else by the request's."""
+    asked = {output.name: output.parameters or {} for output in request.request_outputs or ()}
+    default = (request.parameters or {}).get("binary_data_output", False)
+    return bool(asked.get(name, {}).get("binary_data", default))
 
 
 def from_base64(text: Any, where: str) -> bytes:

@@ -65,7 +65,7 @@ class Engine:
         call.protocol = ask.protocol
         pixels = sum(math.prod(image_size(image)) for image in ask.images)
         call.facts |= {"images": len(ask.images), "pixels": pixels, "outputs": list(options.outputs)}
-        check_answer_size(options, pixels, len(self._runtime.card.classes), self._settings.limits)
+        check_answer_size(ask, pixels, len(self._runtime.card.classes), self._settings.limits)
         call.give(min(self._settings.timeout, (options.timeout_ms or math.inf) / 1000))
         with self._admitted():
             return await self._in_time(call, pixels, ask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,10 @@ from numpy.typing import NDArray
 Map = NDArray[np.generic]
 ROWS = 64
 """Rows that are worked on at once, so that the intermediate results stay in the cache."""
+FILE = {"overlay": 4, "confidence": 2, "entropy": 2}
+"""Bytes a pixel of an answer's file, where it may have more than one."""
+TEXT, BASE64 = {"uint8": 4, "float32": 16}, 4 / 3
+"""Bytes of a number in JSON at its longest, with its comma; and of a file's byte."""
 SAMPLED = 4
 """Of "sample", an image's confidence: every so many-th row and column."""
 
@@ -60,6 +65,24 @@ def allocate(wants: Iterable[str], classes: int, k: int, size: tuple[int, int]) 
     return {name: np.empty(*shapes[name]) for name in names}
 
 
+def bytes_a_pixel(want: str, classes: int, k: int, as_text: AbstractSet[str]) -> float:
+    """Bytes that an answer takes for each pixel: its maps, and the file that is made of them.
+
+    Args:
+        want: the output.
+        classes: how many the model knows.
+        k: how many of them "topk" has.
+        as_text: tensors and files that are written as JSON.
+    """
+    maps = allocate({want} & WANT_LOGITS, classes, k, (1, 1))
+    if want == "ids":
+        maps[want] = np.empty((1, 1), np.uint8)
+    total = 0 if want in TENSORS else FILE.get(want, 1) * (BASE64 if want in as_text else 1)
+    for name, values in maps.items():
+        total += values.size * TEXT[str(values.dtype)] if name in as_text & TENSORS else values.nbytes
+    return total
+
+
 def fill(maps: dict[str, Map], top_left: tuple[int, int], logits: NDArray[np.float32]) -> None:
     """Write what a block of (C, h, w) logits says into the maps at a place."""
     (y, x), (_, height, width) = top_left, logits.shape
@@ -83,5 +106,7 @@ SIMPLE: dict[str, Callable[[NDArray[np.float32]], Map]] = {
     "entropy": entropy,
     "logits": lambda logits: logits,
 }
+TENSORS = {"ids", "topk", "topk_probability", "logits"}
+"""Answers that are maps themselves; the others are files."""
 WANT_LOGITS = {"confidence", "entropy", "topk", "logits"}
 """Answers that need more than ids."""

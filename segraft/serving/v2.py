@@ -17,7 +17,7 @@ from kserve import InferInput, InferOutput, InferRequest, InferResponse
 from kserve.protocol.infer_type import RequestedOutput
 
 from segraft.params import ServeLimits
-from segraft.serving.asks import json_type, parse_json
+from segraft.serving.asks import in_binary, json_type, parse_json
 from segraft.serving.errors import Refused
 
 JSON_LENGTH = "inference-header-content-length"
@@ -70,7 +70,7 @@ def read_request(body: bytes, end: int, model: str, limits: ServeLimits) -> Infe
     request = InferRequest(
         model_name=model,
         request_id=_text(document.get("id"), "id"),
-        parameters=_object(document.get("parameters"), "parameters"),
+        parameters=_flagged(document.get("parameters"), "binary_data_output", "parameters"),
         infer_inputs=inputs,
         request_outputs=_outputs(document.get("outputs")),
     )
@@ -110,10 +110,8 @@ def write_response(response: InferResponse, request: InferRequest) -> tuple[byte
 
 
 def _binary_outputs(response: InferResponse, request: InferRequest) -> set[str]:
-    """Names of the outputs that are to be binary: by their own parameter, else by the request's."""
-    asked = {output.name: output.parameters or {} for output in request.request_outputs or ()}
-    default = bool((request.parameters or {}).get("binary_data_output", False))
-    return {o.name for o in response.outputs if asked.get(o.name, {}).get("binary_data", default)}
+    """Names of the outputs that are to be binary."""
+    return {output.name for output in response.outputs if in_binary(output.name, request)}
 
 
 def _input(value: Any, where: str) -> tuple[InferInput, int | None]:
@@ -139,7 +137,17 @@ def _outputs(values: Any) -> list[RequestedOutput] | None:
     named = isinstance(values, list) and all(isinstance(v, dict) and isinstance(v.get("name"), str) for v in values)
     if not named or len(values) > 32:
         raise Refused(400, "outputs: expected a list of objects with a name")
-    return [RequestedOutput(v["name"], _object(v.get("parameters"), "outputs.parameters")) for v in values]
+    return [
+        RequestedOutput(v["name"], _flagged(v.get("parameters"), "binary_data", "outputs.parameters")) for v in values
+    ]
+
+
+def _flagged(value: Any, flag: str, where: str) -> dict[str, Any] | None:
+    """Parameters, among which there may be a flag."""
+    parameters = _object(value, where)
+    if not isinstance(found := (parameters or {}).get(flag, False), bool):
+        raise Refused(400, f"{where}.{flag}: expected true or false, found {json_type(found)}")
+    return parameters
 
 
 def _object(value: Any, where: str) -> dict[str, Any] | None:
@@ -151,7 +159,7 @@ def _object(value: Any, where: str) -> dict[str, Any] | None:
 def _text(value: Any, where: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise Refused(400, f"{where}: expected a string")
-    return value[:128] if value else None
+    return value or None
 
 
 def _described(output: InferOutput, extra: dict[str, Any]) -> dict[str, Any]:

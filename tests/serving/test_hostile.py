@@ -439,6 +439,49 @@ def test_an_answer_has_a_limit(server):
     assert answer.status_code == 413 and "logits" in refusal(answer)
 
 
+@pytest.mark.parametrize(
+    ("side", "k", "output", "binary", "status"),
+    [
+        (600, 4, "topk", True, 200),
+        (700, 4, "topk", True, 413),  # 20 bytes a pixel
+        (700, 3, "topk", True, 200),
+        (360, 1, "logits", False, 200),
+        (400, 1, "logits", False, 413),  # four numbers of up to 16 bytes
+        (400, 1, "logits", True, 200),
+    ],
+)
+def test_the_limit_of_an_answer_counts_what_is_written(server, side, k, output, binary, status):
+    described, raw = binary_files([saved_size(side, side)])
+    body, headers = v2(described, [{"name": output}], raw, parameters={"k": k, "binary_data_output": binary})
+    answer = server.client.post(server.url + V2, content=body, headers=headers)
+    assert answer.status_code == status, answer.text[:200]
+    if status == 413:
+        assert output in refusal(answer)
+    else:
+        assert len(answer.content) <= 8 << 20
+
+
+def test_numbers_in_v1_count_as_text(server):
+    body = v1({"b64": b64(saved_size(400, 400))}, outputs=["logits"])
+    assert "logits" in refusal(server.post(V1, body, **JSON))
+
+
+@pytest.mark.parametrize("flag", ["false", 1, None, {}])
+def test_a_flag_is_true_or_false(server, flag):
+    for more in (
+        {"parameters": {"binary_data_output": flag}},
+        {"outputs": [{"name": "ids", "parameters": {"binary_data": flag}}]},
+    ):
+        body, headers = v2(tensor(), **more)
+        answer = server.client.post(server.url + V2, content=body, headers=headers)
+        assert answer.status_code == 400 and "expected true or false" in refusal(answer)
+
+
+def test_a_long_id_comes_back_whole(server):
+    body, headers = v2(tensor(), id="x" * 300)
+    assert server.client.post(server.url + V2, content=body, headers=headers).json()["id"] == "x" * 300
+
+
 def test_tensors_of_different_sizes_cannot_be_stacked(server):
     described, raw = binary_files([png("small"), png("odd")])
     body, headers = v2(described, [{"name": "ids"}], raw)

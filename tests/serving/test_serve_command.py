@@ -34,6 +34,8 @@ def test_the_environment_overrides_params_yaml():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
+        ("serve.grpc_port=8080", "grpc_port: 8080: is http_port, too"),
+        ("serve.limits.sides=[64,32]", r"sides: \[64, 32\]: the smallest must not be more than the largest"),
         ("serve.tile.overlap=1024", "overlap: 1024: must be at most half of size"),
         ("serve.tile.size=1000", "multiple of 32"),
         ("serve.limits.formats=[GIF]", "'JPEG', 'PNG' or 'WEBP'"),
