@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 Norm = Literal["batch", "group"]
+Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class ClassCard(Section):
     """A class that the model knows; its place in the list is its trainId."""
 
     name: str
-    color: tuple[int, int, int]
+    color: tuple[Byte, Byte, Byte]
 
 
 class Preprocessing(Section):
@@ -41,7 +42,7 @@ class ModelCard(Section):
     arch: str
     encoder: str
     taxonomy: str
-    classes: tuple[ClassCard, ...] = Field(min_length=2)
+    classes: tuple[ClassCard, ...] = Field(min_length=2, max_length=255)
     ignore_index: Literal[255] = 255
     norm: Norm = "batch"
     """group: GroupNorm stands where the network as built has BatchNorm"""

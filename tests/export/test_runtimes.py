@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from segraft.checkpoint import sha256
 from segraft.errors import UserError
 from segraft.evaluation.predict import Predictor
 from segraft.serving.runtime import open_runtime
@@ -128,6 +129,7 @@ def test_a_damaged_or_missing_graph_is_refused_before_it_is_parsed(copy, name):
         ({"weights_sha256": "0"}, "was made from other weights"),
         ({"files": {"../evil.onnx": "0"}}, r"files: no runtime reads \['\.\./evil\.onnx'\]"),
         ({"extra": 1}, "extra: unknown key"),
+        ({"stride": 512}, "stride: .*less than or equal to 256"),
     ],
 )
 def test_a_serving_card_that_is_not_one_is_refused(copy, change, message):
@@ -141,3 +143,44 @@ def test_broken_json_is_named(copy):
     (copy / "serving.json").write_text("{")
     with pytest.raises(UserError, match=r"serving\.json: not valid JSON"):
         open_runtime(copy)
+
+
+GRAPHS = ["onnx-fp32", "openvino-fp32"]
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_of_other_classes_is_refused(copy, name):
+    path = copy / "model.json"
+    card = json.loads(path.read_text())
+    card["classes"].append({"name": "other", "color": [1, 2, 3]})
+    path.write_text(json.dumps(card))
+    with pytest.raises(UserError, match=r"model\.onnx: logits of 2 classes; the model's card has 3; export it again"):
+        open_runtime(copy, name, 1)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_file_that_is_no_graph_is_named(copy, name):
+    (copy / "model.onnx").write_bytes(b"no graph")
+    path = copy / "serving.json"
+    serving = json.loads(path.read_text())
+    serving["files"]["model.onnx"] = sha256(copy / "model.onnx")
+    path.write_text(json.dumps(serving))
+    with pytest.raises(UserError, match=r"model\.onnx: not a graph that this engine runs"):
+        open_runtime(copy, name, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda card: card["classes"][0].update(color=[1, 2, 256]), "color"),
+        (lambda card: card["classes"][0].update(color=[1, 2, -1]), "color"),
+        (lambda card: card.update(classes=card["classes"][:1] * 256), "classes"),
+    ],
+)
+def test_a_card_that_no_mask_can_follow_is_refused(copy, change, field):
+    path = copy / "model.json"
+    card = json.loads(path.read_text())
+    change(card)
+    path.write_text(json.dumps(card))
+    with pytest.raises(UserError, match=rf"model\.json.*{field}"):
+        open_runtime(copy, "torch", 1)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from segraft.checkpoint import read_card, sha256
+from segraft.checkpoint import ModelCard, read_card, sha256
 from segraft.errors import UserError
 from segraft.params import Section, build, parse_json
 from segraft.serving.drift import Reference
@@ -30,7 +30,7 @@ class ServingCard(Section):
 
     format: Literal[1] = 1
     weights_sha256: str = Field(description="of the PyTorch weights that the files below were made from")
-    stride: int = Field(ge=1, description="sides of what the network sees are multiples of this")
+    stride: int = Field(ge=1, le=256, description="sides of what the network sees are multiples of this")
     chosen: str
     why: str
     runtimes: dict[str, Measured]
@@ -76,3 +76,27 @@ def verified(folder: Path, card: ServingCard, name: str) -> Path:
     if sha256(path) != card.files[name]:
         raise UserError(f"{path}: its sha256 is not the one in {SERVING}: damaged or replaced; export the model again")
     return path
+
+
+def check_channels(graph: Path, channels: object, card: ModelCard) -> None:
+    """Refuse a graph that does not know the card's classes.
+
+    Args:
+        graph: its file.
+        channels: of its output "logits".
+        card: the model folder's.
+
+    Raises:
+        UserError: they differ.
+    """
+    if channels != len(card.classes):
+        raise UserError(
+            f"{graph}: logits of {channels} classes; the model's card has {len(card.classes)}; export it again"
+        )
+
+
+def unreadable(graph: Path, error: Exception) -> UserError:
+    """What is said of a graph that an engine cannot open."""
+    return UserError(
+        f"{graph}: not a graph that this engine runs; export the model again ({' '.join(str(error).split())[:300]})"
+    )

@@ -7,12 +7,23 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state
 
 from segraft.checkpoint import read_card
 from segraft.machine import cores
 from segraft.serving.runtime import Prediction
-from segraft.serving.runtimes.card import ServingCard, verified
+from segraft.serving.runtimes.card import ServingCard, check_channels, unreadable, verified
 from segraft.serving.runtimes.padding import pad
+
+REFUSALS = (
+    onnxruntime_pybind11_state.Fail,
+    onnxruntime_pybind11_state.InvalidArgument,
+    onnxruntime_pybind11_state.InvalidGraph,
+    onnxruntime_pybind11_state.InvalidProtobuf,
+    onnxruntime_pybind11_state.NotImplemented,
+    onnxruntime_pybind11_state.RuntimeException,
+)
+"""What ONNX Runtime raises on a graph that it cannot open; they have no base of their own."""
 
 
 class Onnx:
@@ -26,7 +37,7 @@ class Onnx:
         threads: CPU threads (0: all that the process may use).
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: a file is missing or damaged, no graph, or of other classes.
     """
 
     def __init__(self, name: str, folder: Path, serving: ServingCard, files: tuple[str, ...], threads: int = 0) -> None:
@@ -35,7 +46,12 @@ class Onnx:
         options.intra_op_num_threads = threads or cores()
         options.log_severity_level = 3
         graph = verified(folder, serving, files[0])
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except REFUSALS as error:
+            raise unreadable(graph, error) from None
+        shapes = {output.name: output.shape for output in self._session.get_outputs()}
+        check_channels(graph, shapes.get("logits", [0, 0])[1], self.card)
 
     def predict(self, images: NDArray[np.uint8], logits: bool = False) -> Prediction:
         """See `Runtime.predict`."""

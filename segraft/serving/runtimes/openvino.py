@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from segraft.checkpoint import read_card
 from segraft.machine import cores
 from segraft.serving.runtime import Prediction
-from segraft.serving.runtimes.card import ServingCard, verified
+from segraft.serving.runtimes.card import ServingCard, check_channels, unreadable, verified
 from segraft.serving.runtimes.padding import pad
 from segraft.serving.runtimes.telemetry import ov
 
@@ -33,13 +33,14 @@ class OpenVino:
         threads: CPU threads (0: all that the process may use).
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: a file is missing or damaged, no graph, or of other classes.
     """
 
     def __init__(self, name: str, folder: Path, serving: ServingCard, files: tuple[str, ...], threads: int = 0) -> None:
         self.name, self.card, self.stride = name, read_card(folder), serving.stride
         graph, *_ = (verified(folder, serving, file) for file in files)
         self._ids = Graph(graph, PRECISION[name], threads, logits=False)
+        check_channels(graph, self._ids.channels, self.card)
         self._both: Graph | None = None
         self._path, self._threads = graph, threads
         self._lock = Lock()
@@ -65,7 +66,12 @@ class Graph:
 
     def __init__(self, path: Path, precision: str, threads: int, logits: bool) -> None:
         core = ov.Core()
-        model = core.read_model(path)
+        try:
+            model = core.read_model(path)
+        except RuntimeError as error:
+            raise unreadable(path, error) from None
+        scores = model.outputs[1].partial_shape[1] if len(model.outputs) > 1 else None
+        self.channels = scores.get_length() if scores is not None and scores.is_static else None
         if not logits:
             model = ov.Model(model.get_results()[:1], model.get_parameters(), "ids")
         config: dict[str, Any] = {
