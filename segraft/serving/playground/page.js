@@ -82,9 +82,38 @@ function paeth(a, b, c) {
 
 /* ---------- answers lie as the file stores its pixels; the browser shows a photo upright ---------- */
 
+const TURNED = { // 1 × 2 pixels, to be turned by 90°: not every browser follows EXIF in every format
+  png: "iVBORw0KGgoAAAANSUhEUgAAAAEAAAACCAAAAAC86un7AAAAGmVYSWZNTQAqAAAACAABARIAAwAAAAEABgAAAAAAANZnS2kAAAAMSURBVHicY2BgYAAAAAQAAfYXOFUAAAAASUVORK5CYII=",
+  webp: "UklGRlgAAABXRUJQVlA4WAoAAAAIAAAAAAAAAQAAVlA4IBgAAAAwAQCdASoBAAIAAUAmJaQAA3AA/v02aABFWElGGgAAAE1NACoAAAAIAAEBEgADAAAAAQAGAAAAAAAA",
+};
+
 async function orientation(file) {
-  const view = new DataView(await file.slice(0, 1 << 17).arrayBuffer());
-  if (view.byteLength < 4 || view.getUint16(0) !== 0xffd8) return 1;
+  const view = new DataView(await file.arrayBuffer());
+  if (view.byteLength < 16) return 1;
+  if (view.getUint16(0) === 0xffd8) return jpegOrientation(view);
+  const png = view.getUint32(0) === 0x89504e47, webp = view.getUint32(8) === 0x57454250;
+  if (!png && !webp) return 1;
+  const found = png ? chunkOrientation(view, 8, 4, 0x65584966) : chunkOrientation(view, 12, 0, 0x45584946); // eXIf, EXIF
+  return found === 1 || await turns(png ? "png" : "webp") ? found : 1;
+}
+
+async function turns(kind) {
+  const image = new Image();
+  image.src = `data:image/${kind};base64,${TURNED[kind]}`;
+  await image.decode();
+  return image.naturalWidth > image.naturalHeight;
+}
+
+function chunkOrientation(view, first, after, name) { // PNG: length, name, data, checksum; WebP: name, length, data, even
+  for (let at = first; at + 24 < view.byteLength;) {
+    const length = after ? view.getUint32(at) : view.getUint32(at + 4, true);
+    if (view.getUint32(at + after) === name) return tag(view, at + (view.getUint32(at + 8) === 0x45786966 ? 14 : 8));
+    at += after ? 12 + length : 8 + length + length % 2;
+  }
+  return 1;
+}
+
+function jpegOrientation(view) {
   for (let at = 2; at + 20 < view.byteLength && view.getUint8(at) === 0xff; at += 2 + view.getUint16(at + 2)) {
     if (view.getUint16(at) === 0xffe1 && view.getUint32(at + 4) === 0x45786966) return tag(view, at + 10); // Exif
     if (view.getUint16(at) === 0xffda) break;
