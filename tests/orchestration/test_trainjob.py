@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -122,19 +123,27 @@ def cluster(tmp_path):
 
 @pytest.fixture
 def client(cluster):
+    return client_of(cluster[1])
+
+
+def client_of(port):
     from kubeflow.common.types import KubernetesBackendConfig
     from kubeflow.trainer import TrainerClient
     from kubernetes.client import Configuration
 
-    address = Configuration(host=f"http://127.0.0.1:{cluster[1]}")
+    address = Configuration(host=f"http://127.0.0.1:{port}")
     return TrainerClient(KubernetesBackendConfig(namespace="segraft", client_configuration=address))
 
 
 @pytest.fixture
 def asked(tmp_path):
     """A dataset on the volume, and what to make of it."""
+    pack(tmp_path / "volume" / "discs")
+    return what_is_asked(tmp_path)
+
+
+def what_is_asked(tmp_path):
     shared = tmp_path / "volume"
-    pack(shared / "discs")
     training = PARAMS.pretrain.model_copy(
         update={"epochs": 1, "steps_per_epoch": 3, "batch_size": 4, "threads": 1, "precision": "fp32"}
     )
@@ -202,23 +211,35 @@ def test_a_job_that_is_there_is_watched_and_not_started_again(client, cluster, a
     assert len(cluster[0].asked) == 1
 
 
+TERMINATED = """
+import os, signal, sys
+from pathlib import Path
+from segraft.orchestration import trainjob
+from tests.orchestration.test_trainjob import client_of, what_is_asked
+
+port, moment, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+client = client_of(port)
+call = getattr(client, moment)
+
+def then_terminate(*args, **options):
+    answer = call(*args, **options)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return answer
+
+setattr(client, moment, then_terminate)
+trainjob._command = lambda *_: ["sleep", "60"]
+sections, paths, job = what_is_asked(folder)
+trainjob.run("pretrain", sections, paths, job, client)
+"""
+
+
 @pytest.mark.parametrize("moment", ["train", "get_job"])
-def test_sigterm_deletes_the_job(client, cluster, asked, monkeypatch, moment):
-    """Whether it comes just after the job was made or while it is watched."""
-    sections, paths, job = asked
-    monkeypatch.setattr(trainjob, "_command", lambda *_: ["sleep", "60"])
-    call = getattr(client, moment)
-
-    def then_terminate(*args, **options):
-        answer = call(*args, **options)
-        assert cluster[0].jobs
-        os.kill(os.getpid(), 15)
-        return answer
-
-    monkeypatch.setattr(client, moment, then_terminate)
-    with pytest.raises(SystemExit) as ended:
-        run("pretrain", sections, paths, job, client)
-    assert ended.value.code == 143 and not cluster[0].jobs
+def test_sigterm_deletes_the_job(cluster, asked, tmp_path, moment):
+    """Whether it comes just after the job was made or while it is watched; in a process that it may end."""
+    command = [sys.executable, "-c", TERMINATED, str(cluster[1]), moment, str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 143, ended.stderr
+    assert len(cluster[0].asked) == 1 and not cluster[0].jobs
 
 
 def test_a_pipeline_s_training_steps_become_trainjobs(asked, monkeypatch):

@@ -3,7 +3,6 @@
 import gc
 import json
 import math
-import os
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -77,7 +76,7 @@ def test_a_stopped_run_ends_with_the_same_weights(option, tmp_path, rich, donors
     def stopping(self, batch):
         step(self, batch)
         if self.progress.step == 7:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(loop.Run, "_step", stopping)

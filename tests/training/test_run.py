@@ -108,7 +108,7 @@ def test_waiting_for_data_is_part_of_the_time(tmp_path, discs, monkeypatch):
     ready = Loader.batch
     monkeypatch.setattr(Loader, "batch", lambda self, step: time.sleep(0.5) or ready(self, step))
     metrics = pretrain(tmp_path, discs, epochs=1)
-    assert metrics["seconds"] > 5 * 0.5 and metrics["images_per_second"] < 20 / (5 * 0.5)
+    assert metrics["seconds"] > 3 * 0.5 and metrics["images_per_second"] < 20 / (3 * 0.5)  # two wait while others end
 
 
 def test_a_killed_run_goes_on_though_it_is_to_be_saved_more_rarely(trained, tmp_path, discs, capsys):
