@@ -6,26 +6,25 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from segraft.errors import UserError
-from segraft.params import Section, build, parse_json
+from segraft.params import Color, Section, build, parse_json
 
 if TYPE_CHECKING:
     from torch import nn
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 Norm = Literal["batch", "group"]
-Byte = Annotated[int, Field(ge=0, le=255)]
 
 
 class ClassCard(Section):
     """A class that the model knows; its place in the list is its trainId."""
 
     name: str
-    color: tuple[Byte, Byte, Byte]
+    color: Color
 
 
 class Preprocessing(Section):

@@ -28,12 +28,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from segraft.errors import UserError
-from segraft.params import Section, build, read_yaml
+from segraft.params import Color, Section, build, read_yaml
 
 Encoding = Literal["ids", "trainIds", "colors"]
 """What a mask file holds: the dataset's own ids, indices into the taxonomy, or colours."""
-Byte = Annotated[int, Field(ge=0, le=255)]
-Color = tuple[Byte, Byte, Byte]
 Id = Annotated[int, Field(ge=0, le=65535)]
 
 UNKNOWN = 254

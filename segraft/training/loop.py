@@ -260,10 +260,9 @@ class Run:
             signal = self.world.largest(stop.signal)  # many processes stop at one step
         if epoch_ends:
             self._end_epoch()
-        if saves := bool(signal or epoch_ends or (every and progress.step % every == 0)):
+        if signal or epoch_ends or (every and progress.step % every == 0):
             self._save()
-        if epoch_ends or saves:
-            self._clock = time.perf_counter()  # neither is training
+            self._clock = time.perf_counter()  # validating and saving are not training
         if signal:
             raise SystemExit(128 + signal)
 
