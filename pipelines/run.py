@@ -19,7 +19,7 @@ if __name__ == "__main__":
     sys.path[0] = str(PROJECT)  # a script finds its own folder first; the project is what it needs
 
 from pipelines.keep import KEEP  # noqa: E402
-from segraft.__main__ import EXIT_DATA, EXIT_IO, REFUSED  # noqa: E402
+from segraft.__main__ import EXIT_DATA, EXIT_IO, REFUSED, refused_file  # noqa: E402
 from segraft.errors import UserError  # noqa: E402
 from segraft.params import Params, load_params  # noqa: E402
 
@@ -93,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one pipeline; returns the exit status."""
     args = arguments().parse_args(argv)
     try:
+        _refuse_unread(args)
         params = load_params(args.params, args.set)
         if args.plan:
             return _plan(args, params)
@@ -103,8 +104,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in REFUSED:
             raise
-        print(f"{args.pipeline}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        print(f"{args.pipeline}: {refused_file(error)}: {error.strerror}", file=sys.stderr)
         return EXIT_IO
+
+
+def _refuse_unread(args: argparse.Namespace) -> None:
+    """Refuse options that nothing would read: a run would not be the one that was asked for."""
+    if args.model and args.pipeline != "finetune":
+        raise UserError("--model: only the pipeline finetune starts from a model: say finetune, or leave --model out")
+    if args.json and not args.plan:
+        raise UserError("--json: only with --plan")
+    remote = {"--run-name": args.run_name, "--schedule": args.schedule, "--no-wait": args.no_wait}
+    given = [flag for flag, value in remote.items() if value]
+    if given and args.host is None:
+        raise UserError(f"{', '.join(given)}: only with --host")
 
 
 def _local(args: argparse.Namespace, params: Params) -> int:

@@ -20,7 +20,16 @@ from segraft.steps import STEPS, Spec, run, spec, write_json
 
 EXIT_DATA, EXIT_IO = 65, 74  # sysexits.h: EX_DATAERR, EX_IOERR
 EXIT_PIPE = 128 + signal.SIGPIPE
-REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+REFUSED = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+)
 """What a disk says for which the user can do something."""
 
 COMMANDS = {
@@ -41,11 +50,11 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    name = next((word for word in argv if not word.startswith("-")), "")
+    name = next(iter(argv), "")  # an option before it is the overview's, which knows none of a step's
     try:
         if name in (*COMMANDS, *STEPS):
             with ended_by_sigterm():
-                return (_command if name in COMMANDS else _step)(name, argv[argv.index(name) + 1 :])
+                return (_command if name in COMMANDS else _step)(name, argv[1:])
         _overview().parse_args(argv)
         _overview().print_help()
         return 0
@@ -60,8 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in REFUSED:
             raise
-        print(f"segraft {name}: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        print(f"segraft {name}: {refused_file(error)}: {error.strerror}", file=sys.stderr)
         return EXIT_IO
+
+
+def refused_file(error: OSError) -> str:
+    """What the disk refused; of a copy, the file that was to be written rather than the one that was read."""
+    return str(error.filename2 or error.filename or "output")
 
 
 def _nobody_reads(stream: TextIO) -> bool:

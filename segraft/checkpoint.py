@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +16,7 @@ from segraft.errors import UserError
 from segraft.params import Color, Section, build, parse_json
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 Norm = Literal["batch", "group"]
@@ -58,12 +60,28 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save_model(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
-    """Write a model folder; the same weights and card give the same bytes. Returns the card with its sha256."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a .safetensors file.
+
+    Raises:
+        OSError: the disk refuses it, which safetensors says in words of its own.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        refused = re.search(r"\(os error (\d+)\)", str(error))
+        if refused is None:
+            raise
+        raise OSError(int(refused[1]), os.strerror(int(refused[1])), str(path)) from None
+
+
+def save_model(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
+    """Write a model folder; the same weights and card give the same bytes. Returns the card with its sha256."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}, folder / WEIGHTS)
+    write_tensors(folder / WEIGHTS, {name: t.detach().cpu() for name, t in model.state_dict().items()})
     card = card.model_copy(update={"weights_sha256": sha256(folder / WEIGHTS)})
     (folder / CARD).write_text(json.dumps(card.model_dump(), indent=2) + "\n", encoding="utf-8")
     return card

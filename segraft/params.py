@@ -10,6 +10,7 @@ import reprlib
 import typing
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -707,7 +708,7 @@ class _Loader(yaml.SafeLoader):
 def _parse_yaml(text: str, where: str) -> Any:
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError: 2026-02-30, which is no date
         raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
@@ -715,7 +716,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
     """A JSON document's content; a broken one is a UserError that says where it was."""
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: not valid JSON: {error}; make it again") from None
 
 
@@ -819,8 +820,8 @@ def parse_override(values: Mapping[str, Any], override: str) -> tuple[list[str],
             raise UserError(f"-S {override}: params.yaml has no {dotted}")
         node = node[key]
     value = _parse_yaml(text, f"-S {override}")
-    # YAML takes on, off, yes and no for truth values; a name may be one of them.
-    return keys, text if isinstance(node, str) and isinstance(value, bool) else value
+    # YAML takes on and no for truth values, 2026-11-23 for a date and 0123456 for a number; a name may be any of them.
+    return keys, text if isinstance(node, str) and isinstance(value, bool | int | float | date) else value
 
 
 def as_section(name: str, values: Section | Mapping[str, Any] | str) -> Section:

@@ -1,9 +1,11 @@
 """Promises that two files agree: params.yaml, its classes, the steps, the command line and dvc.yaml."""
 
+import errno
 import os
 import re
 import resource
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +14,10 @@ import pytest
 import yaml
 
 from segraft import params
-from segraft.__main__ import _nobody_reads
+from segraft.__main__ import _nobody_reads, refused_file
 from segraft.data.taxonomy import Taxonomy
 from segraft.errors import UserError
-from segraft.params import SECTIONS, Section, build, load_params
+from segraft.params import SECTIONS, Section, build, load_params, parse_json
 from segraft.steps import STEPS, run, spec
 from tests.closure import closure
 
@@ -167,6 +169,7 @@ def test_help_lists_every_step():
         ("ladder.labels=[]", r"^ladder.labels: List should have at least 1 item .*found \[\]\)$"),
         ("finetune.schedule=one_cycle", r"^finetune: schedule: one_cycle has a rise of its own; say warmup: none$"),
         ("data.target.format=none", "data: target: format none: there is no pipeline without a target"),
+        ("tracking.experiment=2026-02-30", "-S tracking.experiment=2026-02-30: not valid YAML: day is out of range"),
     ],
 )
 def test_a_bad_override_is_one_clear_error(override, message):
@@ -174,8 +177,8 @@ def test_a_bad_override_is_one_clear_error(override, message):
         load_params(ROOT / "params.yaml", [override])
 
 
-@pytest.mark.parametrize("word", ["on", "no", "true"])
-def test_a_name_may_be_a_word_that_yaml_takes_for_a_truth_value(word):
+@pytest.mark.parametrize("word", ["on", "no", "true", "2026-11-23", "0123456", "1.5"])
+def test_a_name_may_be_a_word_that_yaml_takes_for_a_truth_value_a_date_or_a_number(word):
     assert load_params(ROOT / "params.yaml", [f"serve.name={word}"]).serve.name == word
     assert load_params(ROOT / "params.yaml", ["validate.strict=on"]).section("validate").strict is True
 
@@ -226,6 +229,7 @@ def test_overrides_reach_the_section():
     [
         (["finetune", "--dataset", "nowhere"], "required"),
         (["augmentt"], "invalid choice"),
+        (["--params=other.yaml", "finetune", "--dataset", "x"], "unrecognized arguments: --params=other.yaml"),
         (
             [
                 "validate",
@@ -297,9 +301,27 @@ def test_a_key_that_stands_twice_is_refused(tmp_path, text):
         load_params(tmp_path / "params.yaml")
 
 
+def test_of_a_copy_that_the_disk_refuses_what_was_to_be_written_is_named(tmp_path):
+    (tmp_path / "there").write_bytes(bytes(1 << 17))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as refused:
+            shutil.copyfile(tmp_path / "there", tmp_path / "here")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert refused_file(refused.value) == str(tmp_path / "here")
+    assert refused_file(OSError(errno.ENOSPC, "No space left on device")) == "output"
+
+
 def test_a_pipe_that_nobody_reads_is_told_from_one_that_is_read():
     reads, writes = os.pipe()
     with open(writes, "w") as stream:
         assert not _nobody_reads(stream)
         os.close(reads)
         assert _nobody_reads(stream)
+
+
+def test_json_that_is_nested_too_deep_is_refused():
+    with pytest.raises(UserError, match=r"model\.json: not valid JSON: maximum recursion depth"):
+        parse_json("[" * 100_000, "model.json")

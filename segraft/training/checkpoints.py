@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from segraft.checkpoint import sha256
+from segraft.checkpoint import sha256, write_tensors
 from segraft.errors import UserError
 from segraft.steps import remove
 
@@ -82,7 +82,7 @@ class CheckpointStore:
         temporary.mkdir()
         try:
             for name, tensors in parts.items():
-                save_file({key: t.contiguous() for key, t in tensors.items()}, temporary / f"{name}.safetensors")
+                write_tensors(temporary / f"{name}.safetensors", tensors)
             (temporary / STATE).write_text(json.dumps(state), encoding="utf-8")
             sums = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
             (temporary / SUMS).write_text(json.dumps(sums), encoding="utf-8")

@@ -148,6 +148,9 @@ def test_the_token_comes_from_the_environment_or_from_a_file(server, monkeypatch
         (["--host", "http://127.0.0.1:1", "-S", "finetune.lr=-1"], "finetune.lr: Input should be greater than 0"),
         (["nosuch", "--compile", "x.yaml"], "nosuch: no such pipeline; there are transfer, finetune, sweep"),
         (["--compile", "x.yaml", "--plan"], "--plan: only with --local or --containers"),
+        (["--local", "--model", "models:/segraft@champion"], "--model: only the pipeline finetune starts from a model"),
+        (["--local", "--schedule", "0 3 * * 1", "--no-wait"], "--schedule, --no-wait: only with --host"),
+        (["--local", "--json"], "--json: only with --plan"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(server, argv, message, capsys):

@@ -1,4 +1,5 @@
 import errno
+import resource
 
 import pytest
 import torch
@@ -62,6 +63,19 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(store, monkeypatch):
         store.save(2, PARTS, {"step": 2})
     assert steps(store) == ["step_00000001"] and not list(store._folder.glob("*.tmp"))
     assert store.load()[1] == {"step": 1}
+
+
+def test_tensors_that_the_disk_has_no_room_for_are_an_oserror_that_names_the_file(store):
+    store.save(1, PARTS, {"step": 1})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"model\.safetensors") as refused:
+            store.save(2, {"model": {"w": torch.zeros(1 << 16)}}, {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert refused.value.errno == errno.EFBIG
+    assert steps(store) == ["step_00000001"] and not list(store._folder.glob("*.tmp"))
 
 
 def test_strays_of_a_killed_save_are_removed(tmp_path):
