@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,18 @@ if TYPE_CHECKING:
 State = dict[str, "Tensor"]
 CONTAINERS = ("state_dict", "model_state_dict", "model", "teacher", "model_ema")
 """Where trainers keep the tensors (MMSegmentation and Lightning: state_dict; timm, DeiT, DINO: the others)."""
+
+DAMAGED = (
+    pickle.UnpicklingError,
+    struct.error,
+    EOFError,
+    LookupError,
+    AssertionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What torch raises on a file that is none of its own, or a damaged one."""
 
 
 def imagenet(entry: Encoder) -> tuple[State, str]:
@@ -84,8 +98,6 @@ def read_file(path: Path, encoder: nn.Module, named: str) -> State:
     Raises:
         UserError: there is no such file, it holds no tensors, or loading it would run code.
     """
-    import pickle
-
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -98,12 +110,18 @@ def read_file(path: Path, encoder: nn.Module, named: str) -> State:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"model.weights: {named}: no such file; say imagenet, random, a path or a URL") from None
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (SafetensorError, *DAMAGED) as error:
         raise UserError(
-            f"model.weights: {named}: not a readable weights file: tensors alone are read, never code "
-            f"({' '.join(str(error).split())[:200]})"
+            f"model.weights: {named}: not a readable weights file: tensors alone are read, never code ({_why(error)}); "
+            "get the file again, or save its state dict alone"
         ) from None
     return _tensors(content, named)
+
+
+def _why(error: Exception) -> str:
+    """What torch found, in one line, without its advice to run what is in the file."""
+    found = str(error).rpartition("WeightsUnpickler error: ")[2].partition("\n")[0].partition(". Please use ")[0]
+    return found[:200] or "it ends too early"
 
 
 def _tensors(content: Any, named: str) -> State:

@@ -1,5 +1,6 @@
 """Weights from elsewhere: the libraries' own models as donors, and files that must be refused."""
 
+import argparse
 import re
 import struct
 
@@ -192,6 +193,22 @@ def test_a_broken_weights_file_is_named(tmp_path, content, suffix):
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"broken\.{suffix}: not a readable weights file"):
         load("unet", "darknet19" if suffix == "weights" else "resnet18", path)
+
+
+@pytest.mark.parametrize("length", [19, 118, 170, 400])
+def test_a_checkpoint_in_torch_s_old_format_that_is_cut_short_is_named(tmp_path, length):
+    path = tmp_path / "cut.pth"
+    torch.save({"conv1.weight": torch.zeros(4, 3, 3, 3)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(UserError, match=r"cut\.pth: not a readable weights file"):
+        load("unet", "resnet18", path)
+
+
+def test_what_else_a_checkpoint_holds_is_named_and_torch_s_advice_to_run_it_is_not_passed_on(tmp_path):
+    content = {"model": {"conv1.weight": torch.zeros(4, 3, 3, 3)}, "args": argparse.Namespace(lr=1)}
+    with pytest.raises(UserError, match=r"GLOBAL argparse\.Namespace .*save its state dict alone") as refused:
+        load("unet", "resnet18", saved(tmp_path, content))
+    assert not re.search(r"False|trust|\x1b", str(refused.value))
 
 
 def test_files_without_tensors_and_missing_files(tmp_path):
