@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import posixpath
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +33,7 @@ BATCH, PARAM_BATCH = 1000, 100
 DIGEST = 36
 """Longest digest of a dataset; DVC's md5 of a folder has just this length."""
 KEY, STEP = "segraft.key", "segraft.step"
-SQLITE = "sqlite:///"
+SQLITE, ARTIFACTS = "sqlite:///", "mlartifacts"
 STORES = re.compile(r"(sqlite|mysql|postgresql|mssql)(\+\w+)?://|https?://|databricks")
 """What MLflow keeps a registry in: a folder is none any more."""
 
@@ -130,8 +131,9 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _allowed(name: str) -> str:
-    """MLflow's names have few signs; ADE20K's classes, for one, have more."""
-    return re.sub(r"[^\w\-. /]", "_", name)
+    """MLflow's names have few signs, and must be paths in their shortest form; those of classes may be anything."""
+    allowed = re.sub(r"[^\w\-. /]", "_", name)
+    return allowed if posixpath.normpath(allowed) == allowed else allowed.replace("/", "_")
 
 
 def _milliseconds(seconds: float) -> int:
@@ -153,7 +155,7 @@ def connect(tracking: Tracking) -> Iterator[Tracker]:
 
     Raises:
         TrackingUnavailable: a server does not answer within the timeout, or refuses; also in the middle of the block.
-        UserError: a local store is broken, or it is none that MLflow keeps a registry in.
+        UserError: a local store is broken or was moved, or it is none that MLflow keeps a registry in.
     """
     uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "") or f"{SQLITE}mlflow.db"
     if not STORES.match(uri):
@@ -161,6 +163,11 @@ def connect(tracking: Tracking) -> Iterator[Tracker]:
             f"tracking.uri: {without_password(uri)}: expected sqlite:///FILE, or http(s)://SERVER of MLflow's"
         )
     local = Path(uri.removeprefix(SQLITE)).absolute() if uri.startswith(SQLITE) else None
+    if local and (odd := sorted({"%", "?"} & set(str(local)))):
+        raise UserError(
+            f"tracking.uri: {local}: MLflow keeps no store at a path with {' and '.join(odd)}; name a file elsewhere, "
+            "such as sqlite:////home/me/mlflow.db"
+        )
     if local:
         uri = f"{SQLITE}{local}"
     prepare_environment(tracking.timeout)
@@ -210,11 +217,21 @@ def _open(uri: str, experiment: str, local: Path | None) -> Tracker:
     client = MlflowClient(uri, uri)
     found = client.get_experiment_by_name(experiment)
     if found is None:
-        location = str(local.with_name("mlartifacts")) if local else None
+        location = str(local.with_name(ARTIFACTS)) if local else None
         return Tracker(client, client.create_experiment(experiment, location), uri)
     if found.lifecycle_stage != "active":
         raise UserError(f"tracking.experiment: {experiment!r} was deleted in MLflow; restore it there or name another")
+    if local and _moved(Path(found.artifact_location), local):
+        raise UserError(
+            f"{local}: keeps its artefacts in {found.artifact_location}, where it was made: move it back there, or "
+            "move it away, and a new one is made here"
+        )
     return Tracker(client, found.experiment_id, uri)
+
+
+def _moved(artifacts: Path, database: Path) -> bool:
+    """Whether a database that `connect` made lies in another folder now: MLflow's paths of artefacts are absolute."""
+    return artifacts.name == ARTIFACTS and artifacts.parent.resolve() != database.parent.resolve()
 
 
 def _create(database: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -44,7 +46,8 @@ def record(tmp_path):
         ended=1500.5,
         params={"model": {"arch": "unet"}, "training": {f"p{i}": i for i in range(150)}},
         points=[Point("loss", 1 / (step + 1), step, 1000 + step / 10) for step in range(POINTS)]
-        + [Point("system/cpu_percent", 180.0, 0, 1001.0), Point("iou/tree; plant (any)", 0.5, 0, 1500.0)],
+        + [Point("system/cpu_percent", 180.0, 0, 1001.0), Point("iou/tree; plant (any)", 0.5, 0, 1500.0)]
+        + [Point(f"iou/{name}", 0.25, 0, 1500.0) for name in ("n/a", "car/", "a//b", "..")],
         tags={"environment.torch": "2.13"},
         artifacts=[report],
         datasets=[DatasetVersion("data/packed/target", MD5, "data/packed/target", "training", {"samples": 32})],
@@ -63,6 +66,7 @@ def test_a_record_is_logged_whole(store, record):
     assert {(p.step, p.timestamp) for p in points} == {(s, 1000_000 + 100 * s) for s in range(POINTS)}
     assert run.data.metrics["system/cpu_percent"] == 180.0
     assert run.data.metrics["iou/tree_ plant _any_"] == 0.5
+    assert {"iou/n/a", "iou_car_", "iou_a__b", "iou_.."} <= run.data.metrics.keys(), "MLflow refuses iou/a//b"
     (data,) = run.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("data/packed/target", MD5)
     assert json.loads(data.dataset.profile) == {"samples": 32} and data.tags[0].value == "training"
@@ -168,6 +172,33 @@ def test_what_keeps_no_registry_is_refused(uri):
     with pytest.raises(UserError, match=r"tracking\.uri: .*: expected sqlite:///FILE") as error, connect(server(uri)):
         pass
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("folder", ["feature%2Fx", "what?"])
+def test_a_path_that_mlflow_takes_for_another_is_refused_before_anything_is_made(tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    with (
+        pytest.raises(UserError, match=r"MLflow keeps no store at a path with [%?]; name a file elsewhere"),
+        connect(server(f"sqlite:///{tmp_path}/{folder}/mlflow.db")),
+    ):
+        pass
+    assert list((tmp_path / folder).iterdir()) == []
+
+
+def test_a_store_that_was_moved_is_refused_and_what_it_was_made_beside_left_alone(store, tmp_path):
+    made = Path(store.uri.removeprefix("sqlite:///"))
+    where = rf"{tmp_path}/mlflow\.db: keeps its artefacts in {made.parent}/mlartifacts, where it was made"
+    with connect(store):
+        pass
+    shutil.copy(made, tmp_path)
+    with (
+        pytest.raises(UserError, match=where),
+        connect(server(f"sqlite:///{tmp_path}/mlflow.db")),
+    ):
+        pass
+    (tmp_path / "link").symlink_to(made.parent)
+    with connect(server(f"sqlite:///{tmp_path}/link/mlflow.db")) as tracker:
+        assert tracker.client.get_experiment(tracker.experiment).name == "e"
 
 
 def test_a_broken_database_is_named_at_once(tmp_path):

@@ -16,6 +16,7 @@ import yaml
 from segraft.checkpoint import CARD, WEIGHTS, read_card, sha256
 from segraft.errors import UserError
 from segraft.integrity import MANIFEST, seal, verify
+from segraft.params import FOUND
 from segraft.serving.runtimes import SERVING
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def verify_artifact(folder: Path, expected: str) -> None:
         raise UserError(f"{folder}: not a model of segraft: it holds {sorted(files)}, not {wanted}")
     flavors = _read_mlmodel(folder / MLMODEL).get("flavors")
     if flavors != FLAVORS:
-        raise UserError(f"{folder / MLMODEL}: names another way to load than {FLAVORS}: {str(flavors)[:300]}")
+        raise UserError(f"{folder / MLMODEL}: names another way to load than {FLAVORS}: {FOUND.repr(flavors)}")
 
 
 def _named(folder: Path) -> set[str]:

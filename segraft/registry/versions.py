@@ -101,8 +101,9 @@ def _fetch(tracker: Tracker, source: str, digest: str, destination: Path) -> Pat
     """
     from mlflow.artifacts import download_artifacts
 
-    if urlparse(source).scheme in ("", "file"):
-        verify_artifact(Path(url2pathname(urlparse(source).path)), digest)
+    scheme = urlparse(source).scheme
+    if scheme in ("", "file"):  # a plain path is no URL: its # and % are part of names
+        verify_artifact(Path(url2pathname(urlparse(source).path) if scheme else source), digest)
     copy = Path(download_artifacts(artifact_uri=source, dst_path=str(destination), tracking_uri=tracker.uri))
     verify_artifact(copy, digest)
     return copy / "data"

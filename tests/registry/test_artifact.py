@@ -48,6 +48,8 @@ FORGED = {
     "model from code": yaml.safe_dump({"flavors": flavor(model_code_path="evil.py")}),
     "another flavor": yaml.safe_dump({"flavors": {**FLAVORS, "pytorch": {"model_data": "data"}}}),
     "no flavor": "{}",
+    "10^30 flavors": "flavors:\n  a0: &a0 x\n"
+    + "".join(f"  a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 31)),
     "a list": "[]",
     "a python object": "!!python/object/apply:os.system ['touch canary']",
     "not YAML": "flavors: {",

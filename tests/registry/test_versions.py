@@ -12,9 +12,11 @@ import yaml
 from segraft.checkpoint import CARD, WEIGHTS, load_weights, read_card, sha256
 from segraft.errors import UserError
 from segraft.integrity import MANIFEST, seal
+from segraft.params import Tracking
 from segraft.registry import open_registered
 from segraft.registry.artifact import FLAVORS, MLMODEL
 from segraft.registry.versions import CHALLENGER, SEAL, aliases, fetch, publish
+from segraft.tracking import Record, connect
 from tests.mortal import Killed, Mortal
 
 
@@ -32,6 +34,17 @@ def test_a_version_carries_its_facts_and_comes_back_as_it_went(tracker, run, mak
     model = fetch(tracker, "facts", version, tmp_path / "fetched")
     assert (model / WEIGHTS).read_bytes() == (artifact / "data" / WEIGHTS).read_bytes()
     assert model.is_relative_to(tmp_path), "loaded from a copy of our own, which nobody changes after the check"
+
+
+def test_a_store_in_a_folder_whose_name_has_a_hash(make_artifact, tmp_path):
+    folder = tmp_path / "c#"
+    folder.mkdir()
+    artifact, digest = make_artifact()
+    tracking = Tracking(uri=f"sqlite:///{folder}/mlflow.db", experiment="e", required=True, timeout=1)
+    with connect(tracking) as tracker:
+        run = tracker.log(Record("run", "key", 1.0, 2.0))
+        version = publish(tracker, "m", run, artifact, digest, {})
+        assert fetch(tracker, "m", version, tmp_path / "here").is_dir()
 
 
 def test_one_content_is_one_version_and_the_last_is_the_challenger(tracker, run, make_artifact, tmp_path):
