@@ -256,6 +256,13 @@ class TestFolder:
         make(tmp_path, "labels/train/drive2/9_m.png", "labels/train/drive2/readme.txt")
         assert list_samples(tmp_path, dataset("folder", folder)).orphans == ("labels/train/drive2/9_m.png",)
 
+    def test_patterns_may_begin_at_the_folder_itself(self, tmp_path):
+        make(tmp_path, "images/train/1.jpg", "masks/train/1.png", "masks/train/2.png")
+        folder = {"images": "./images/{split}/*", "masks": "./masks/{split}//{stem}.png"}
+        listing = list_samples(tmp_path, dataset("folder", folder))
+        assert [(s.image, s.mask) for s in listing.samples] == [("images/train/1.jpg", "masks/train/1.png")]
+        assert listing.orphans == ("masks/train/2.png",)
+
     def test_masks_beside_images(self, tmp_path):
         make(tmp_path, "all/a.png", "all/a_mask.png", "all/b.png", "all/b_mask.png", "all/notes.txt")
         listing = list_samples(tmp_path, dataset("folder", {"images": "all/*", "masks": "all/{stem}_mask.png"}))

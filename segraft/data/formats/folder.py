@@ -173,4 +173,4 @@ def _sample(image: _Image, split: Split, masks: str) -> Sample:
     }
     mask = re.sub(r"{(\w+)}", lambda match: parts[match.group(1)], masks)
     name = (image.folder + image.stem).replace("/", "_")
-    return Sample(name, split, image.path, re.sub("/+", "/", mask).lstrip("/"), image.group)
+    return Sample(name, split, image.path, PurePosixPath(mask.lstrip("/")).as_posix(), image.group)
