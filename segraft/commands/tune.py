@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> None:
         print(f"{args.katib}: kubectl apply -f it where Katib runs")
         return
 
-    from segraft.tuning.search import one_trial, search
+    from segraft.tuning.search import ended, one_trial, search
     from segraft.tuning.trial import Bench
 
     bench = Bench(args.params, tuple(args.set), args.dataset, args.pretrained, args.folder)
@@ -48,5 +48,5 @@ def main(args: argparse.Namespace) -> None:
         return
     study = search(params, bench)
     best = " ".join(f"-S finetune.{key}={json.dumps(value)}" for key, value in study.best_params.items())
-    print(f"best of {len(study.trials)} trials: mIoU {100 * study.best_value:.2f} % on val, with")
+    print(f"best of {len(ended(study))} trials: mIoU {100 * study.best_value:.2f} % on val, with")
     print(f"  dvc exp run {best}")

@@ -6,10 +6,12 @@ child run in MLflow of the study's own.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import math
+import os
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -42,30 +44,52 @@ def search(params: Params, bench: Bench) -> Study:
         The study; its best trial has the knobs to use.
 
     Raises:
-        UserError: the space names no knob of finetune, a value is out of its bounds, or a training failed.
+        UserError: the space names no knob of finetune, a value is out of its bounds, a trial would have no score,
+            another process is searching here, or a training failed.
     """
-    study = open_study(params, bench)
-    missing = params.tune.trials - len(_ended(study))
-    if missing > 0:
-        study.optimize(
-            lambda trial: _objective(trial, params, bench),
-            missing,
-            callbacks=[lambda study, trial: log(params, study.study_name, outcome(trial))],
-        )
+    with _alone(bench.folder):
+        study = open_study(params, bench)
+        missing = params.tune.trials - len(ended(study))
+        if missing > 0:
+            study.optimize(
+                lambda trial: _objective(trial, params, bench),
+                missing,
+                callbacks=[lambda study, trial: log(params, study.study_name, outcome(trial))],
+            )
     return study
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No other search in this folder for as long as this lasts: it would take our running trial for one cut short."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            why = f"process {lock.read()} is searching here; wait for it or stop it, or name another --folder"
+            raise UserError(f"{folder}: {why}") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def open_study(params: Params, bench: Bench) -> Study:
     """The study of this space on this dataset, from before if there is one; trials that a kill cut short are queued.
 
     Raises:
-        UserError: the space names no knob of finetune, a value is out of its bounds, or the study's file is damaged.
+        UserError: the space names no knob of finetune, a value is out of its bounds, a trial would have no score, or
+            the study's file is damaged.
     """
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a warning of its own is a traceback of what we say in a line
     logging.getLogger("alembic").setLevel(logging.WARNING)
     check(params)
+    searched = params.tune.space.get("epochs")
+    _check_scored(bench.dataset, min(_ends(searched)) if searched else params.finetune.epochs)
     bench.folder.mkdir(parents=True, exist_ok=True)
     name, tune, database = study_name(params, bench), params.tune, (bench.folder / "study.db").absolute()
     storage = f"sqlite:///{database}"
@@ -88,15 +112,19 @@ def open_study(params: Params, bench: Bench) -> Study:
 
 @contextmanager
 def _intact(database: Path) -> Iterator[None]:
-    """What is wrong with a study's file, as a UserError."""
+    """What is wrong with a study's file, as a UserError.
+
+    Optuna believes its database: values that are none end in whatever its parsing of them raises.
+    """
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import DatabaseError
 
+    broken = (StorageInternalError, DatabaseError, AssertionError, LookupError, RuntimeError, TypeError, ValueError)
     try:
         yield
-    except (StorageInternalError, DatabaseError) as error:
+    except broken as error:
         cause = error if isinstance(error, DatabaseError) else error.__cause__
-        why = cause.orig if isinstance(cause, DatabaseError) else error
+        why = cause.orig if isinstance(cause, DatabaseError) else f"{type(error).__name__}: {error}"
         raise UserError(f"{database}: {why}; if it is damaged, move it away, and the search starts anew") from None
 
 
@@ -129,12 +157,23 @@ def _without(values: dict[str, Any], keys: Iterable[str]) -> dict[str, Any]:
 def check(params: Params) -> None:
     """Both ends of every range and every choice are values that finetune takes."""
     for key, where in params.tune.space.items():
-        ends = where.choices if isinstance(where, Choice) else (number(where, where.low), number(where, where.high))
-        for value in ends:
+        for value in _ends(where):
             try:
                 change(params, "finetune", [_assignment(key, value)])
             except UserError as error:
                 raise UserError(f"tune.space.{key}: {error}") from None
+
+
+def _ends(where: Choice | Range) -> tuple[Any, ...]:
+    return where.choices if isinstance(where, Choice) else (number(where, where.low), number(where, where.high))
+
+
+def _check_scored(dataset: Path, epochs: int) -> None:
+    """Every trial has a score: it is trained, and there are labels to score it on."""
+    if not epochs:
+        raise UserError("finetune.epochs: 0: what is not trained has no score to compare; say 1 or more")
+    if not any(PackedDataset(dataset).split("val").card.class_pixels):
+        raise UserError(f"{dataset}: no val labels to tune on; give the target some (data.target.holdout)")
 
 
 def _objective(trial: Trial, params: Params, bench: Bench) -> float:
@@ -155,13 +194,6 @@ def _objective(trial: Trial, params: Params, bench: Bench) -> float:
     trial.set_user_attr("ended", time.time())
     if training is None:
         raise optuna.TrialPruned
-    return _score(training, bench)
-
-
-def _score(training: Mapping[str, Any] | None, bench: Bench) -> float:
-    assert training is not None, "it was not given up"
-    if training["best_miou"] is None:
-        raise UserError(f"{bench.dataset}: no val split to tune on; give the target one (data.target.holdout)")
     return float(training["best_miou"])
 
 
@@ -174,7 +206,7 @@ def one_trial(params: Params, bench: Bench, name: str) -> None:
         name: what it is called in MLflow.
 
     Raises:
-        UserError: the training failed.
+        UserError: a trial would have no score, or the training failed.
     """
     epochs: dict[int, float] = {}
 
@@ -183,10 +215,13 @@ def one_trial(params: Params, bench: Bench, name: str) -> None:
         print(f"epoch={epoch}\nmiou={miou:.6f}", flush=True)
         return True
 
+    _check_scored(bench.dataset, params.finetune.epochs)
     started, state, score = time.time(), "stopped", None
     drawn = {key: _value(params.finetune.model_dump(mode="json"), key) for key in params.tune.space}
     try:
-        score = _score(run_trial(bench, (), tell), bench)
+        training = run_trial(bench, (), tell)
+        assert training is not None, "it was not given up"
+        score = float(training["best_miou"])
         state = "complete"
     except UserError:
         state = "failed"
@@ -224,7 +259,8 @@ def text(value: Any) -> str:
     return str(yaml.safe_dump(value, default_flow_style=True, width=math.inf).splitlines()[0])
 
 
-def _ended(study: Study) -> list[FrozenTrial]:
+def ended(study: Study) -> list[FrozenTrial]:
+    """The trials that count: those that a kill cut short, or that failed, are drawn again."""
     from optuna.trial import TrialState
 
     return study.get_trials(states=[TrialState.COMPLETE, TrialState.PRUNED])

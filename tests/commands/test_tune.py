@@ -16,6 +16,7 @@ import yaml
 from kubeflow_katib_api.models import V1beta1Experiment
 from optuna.trial import TrialState
 
+from segraft.data.packed import CARD
 from segraft.errors import UserError
 from segraft.params import load_params
 from segraft.tracking import connect
@@ -89,6 +90,64 @@ def test_a_damaged_study_is_named(bench, damage):
         tuning.open_study(params(), bench)
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "trials SET state = 'junk'",
+        "trials SET datetime_start = 5",
+        "trials SET number = NULL",
+        "trial_params SET distribution_json = 'junk'",
+        "trial_params SET distribution_json = NULL",
+        "trial_params SET param_value = 99",
+        "trial_intermediate_values SET intermediate_value = NULL",
+        "alembic_version SET version_num = 'another'",
+    ],
+)
+def test_a_study_with_values_that_are_none_is_named(bench, damage):
+    study, space = tuning.open_study(params(), bench), params().tune.space
+    trial = study.ask()
+    tuning._draw(trial, "freeze", space["freeze"])
+    trial.report(0.1, 1)
+    database = bench.folder / "study.db"
+    with sqlite3.connect(database) as file:
+        file.execute(f"UPDATE {damage}")
+    with pytest.raises(UserError, match=rf"{database}: .+; if it is damaged, move it away, and the search starts anew"):
+        tuning.open_study(params(), bench)
+
+
+def test_trials_that_would_have_no_score_are_refused_before_the_first(bench):
+    for overrides in (["finetune.epochs=0"], ["tune.space={epochs: {low: 0, high: 3, log: false, integer: true}}"]):
+        with pytest.raises(UserError, match=r"finetune.epochs: 0: .*say 1 or more"):
+            tuning.search(params(*overrides), bench)
+    tuning.open_study(params("finetune.epochs=0", "tune.space={epochs: {choices: [1, 2]}}"), bench)
+    card = json.loads((bench.dataset / CARD).read_text())
+    card["splits"]["val"] = {"shards": [], "samples": 0, "class_pixels": [0, 0]}
+    (bench.dataset / CARD).write_text(json.dumps(card))
+    for tune in (tuning.search, lambda params, bench: tuning.one_trial(params, bench, "x")):
+        with pytest.raises(UserError, match=f"{bench.dataset}: no val labels to tune on"):
+            tune(params(), bench)
+    assert not list(bench.folder.rglob("output.txt")), "nothing was trained"
+
+
+def test_one_search_at_a_time(bench):
+    """A second one would take the first one's running trial for one that was cut short."""
+    with (
+        tuning._alone(bench.folder),
+        pytest.raises(UserError, match=rf"tune: process {os.getpid()} is searching here; .*another --folder"),
+    ):
+        tuning.search(params(), bench)
+    with tuning._alone(bench.folder):
+        pass
+
+
+@pytest.mark.slow
+def test_a_trial_that_fails_is_a_line(bench, capfd):
+    one = replace(bench, overrides=("finetune.epochs=1", "model.arch=nonsense"))
+    with pytest.raises(UserError, match=r"trial .*nonsense"):
+        tuning.search(params("tune.trials=1"), one)
+    assert "Traceback" not in capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_trials_of_two_studies_are_trained_apart(bench):
     """Both draw the same values first, for they begin with one seed."""
@@ -115,6 +174,7 @@ def test_a_search_that_is_interrupted_ends_at_once_and_goes_on_in_the_same_trial
     assert not list(bench.folder.rglob("training.json")) and list(bench.folder.rglob("state.json"))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "best of 1 trials" in done.stdout, "what was cut short is no trial of its own"
     assert "resuming at step" in output.read_text() and len(list(bench.folder.rglob("training.json"))) == 1
 
 
@@ -220,6 +280,8 @@ def test_a_trial_of_katib_s_runs_as_it_is_written_and_is_a_child_in_mlflow(bench
     [pattern] = experiment["spec"]["metricsCollectorSpec"]["source"]["filter"]["metricsFormat"]
     metrics = [match.groups() for match in map(re.compile(pattern).fullmatch, done.stdout.splitlines()) if match]
     assert [name for name, _ in metrics] == ["epoch", "miou"] * 2
+    again = subprocess.run(["sh", "-c", line], cwd=ROOT, capture_output=True, text=True)
+    assert again.stdout == done.stdout, "a pod that is made anew once all is done prints what Katib collects, too"
     with connect(chosen.tracking) as tracker:
         runs = {run.info.run_name: run.data for run in tracker.client.search_runs([tracker.experiment])}
     trial = runs.pop("segraft-tune-x7")
