@@ -56,8 +56,11 @@ class Predictor:
     def adapt(self, samples: Iterable[Packed], batch_size: int) -> None:
         """Take BatchNorm's statistics anew on what the network sees of images to be predicted, if `how` says so."""
         if self.how and self.how.adapt_batch_norm:
-            from segraft.training.batchnorm import reestimate
+            from segraft.training.batchnorm import norms, reestimate
 
+            if not norms(self.model):
+                print(f"without effect: evaluate.adapt_batch_norm: {self.name} has no BatchNorm")
+                return
             device = next(self.model.parameters()).device
             inputs = (
                 network_input(self.card, [s.image for s in part], device) for part in batches(samples, batch_size)

@@ -115,7 +115,8 @@ class Run:
         )
         self.total = training.epochs * self.steps_per_epoch
         if not self.world.rank:
-            for line in without_effect(training, model, kept, self.total, self.scored):
+            answering = teacher[0] if teacher else None
+            for line in without_effect(training, model, kept, self.total, self.scored, answering):
                 print(line)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}

@@ -10,6 +10,7 @@ import torch
 from segraft.checkpoint import ClassCard, ModelCard, Preprocessing
 from segraft.evaluation.predict import POOL, Predictor, batches, predict
 from segraft.params import load_params
+from segraft.training.batchnorm import to_group_norm
 
 CARD = ModelCard(
     arch="unet",
@@ -97,6 +98,14 @@ def test_statistics_are_adapted_to_windows_where_windows_are_predicted(transfer)
     predictor.model.register_forward_pre_hook(lambda model, inputs: seen.add(tuple(inputs[0].shape)))
     predictor.adapt([Sized(image) for image in noise((48, 64), (40, 72))], 2)
     assert {shape[2:] for shape in seen} == {(32, 32)}
+
+
+def test_statistics_that_there_are_not_are_named(transfer, capsys):
+    how = load_params(Path(__file__).parents[2] / "params.yaml").evaluate.model_copy(update={"adapt_batch_norm": True})
+    predictor = Predictor(transfer / "models" / "finetuned", threads=1, how=how)
+    to_group_norm(predictor.model)
+    predictor.adapt([Sized(image) for image in noise((48, 64))], 2)
+    assert "without effect: evaluate.adapt_batch_norm: finetuned has no BatchNorm" in capsys.readouterr().out
 
 
 def test_a_model_folder_gives_the_same_answer_alone_and_in_a_batch(transfer):

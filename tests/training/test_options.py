@@ -19,6 +19,7 @@ from segraft.evaluation.run import score
 from segraft.params import load_params
 from segraft.steps import run
 from segraft.training import loop
+from segraft.training.unused import without_effect
 from tests.training.conftest import disc, pack
 from tests.training.test_run import MODEL, PARAMS, TRAINING, pretrain
 
@@ -175,6 +176,10 @@ def test_self_training_that_does_harm_is_stopped_and_undone(tmp_path, rich, dono
             },
             ["distill: kind: feature is about the encoder, which freeze: body keeps"],
         ),
+        ({"encoder_lr": 0.0, "layer_decay": 0.5}, ["layer_decay: 0.5: encoder_lr: 0 keeps"]),
+        ({"freeze": "encoder", "l2_sp": 0.1}, []),
+        ({"freeze": "body", "l2_sp": 0.1}, []),
+        ({"batch_norm": "group"}, []),
     ],
 )
 def test_a_knob_without_effect_is_named(changes, lines, tmp_path, rich, donors, capsys):
@@ -190,6 +195,32 @@ def test_statistics_without_batch_norm_and_a_pull_without_a_graft_are_named(tmp_
     assert "without effect: batch_norm: reestimate: the network has no BatchNorm" in capsys.readouterr().out
     pretrain(tmp_path / "third", rich, l2_sp=0.1, epochs=0)
     assert "without effect: l2_sp: 0.1: nothing came from a pretrained model" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("changes", [{"freeze": "encoder"}, {"freeze": "body"}, {"encoder_lr": 0.0}])
+def test_a_pull_on_an_encoder_that_stays_is_named(changes, donors):
+    network, _ = load_model(donors["resnet18"])
+    kept = [name for name, _ in network.named_parameters() if name.startswith("encoder.")]
+    training = TRAINING.model_copy(update={"l2_sp": 0.1})
+    assert without_effect(training, network, kept, 99, True) == []
+    [line] = without_effect(training.model_copy(update=changes), network, kept, 99, True)
+    assert line.startswith("without effect: l2_sp: 0.1: ")
+    assert line.endswith(" keeps all that came from the pretrained model")
+
+
+def test_group_norm_without_batch_norm_is_named():
+    group = TRAINING.model_copy(update={"batch_norm": "group"})
+    [line] = without_effect(group, nn.Sequential(nn.Conv2d(3, 4, 1), nn.LayerNorm(4)), [], 99, True)
+    assert line.startswith("without effect: batch_norm: group: the network has no BatchNorm")
+
+
+def test_a_teacher_of_one_class_has_no_classes_to_compare(tmp_path, donors, capsys):
+    dataset = pack(tmp_path / "data", names=("floor", "sky"), kin={"discs": (("ground", "floor"),)}, taxonomy="toys")
+    for kind in ("logit", "channel"):
+        distill = {"teacher": "pretrained", "kind": kind, "weight": 1.0, "temperature": 1.0}
+        finetune(tmp_path / kind, dataset, donors["resnet18"], epochs=0, distill=distill)
+        named = "without effect: distill: kind: logit compares classes" in capsys.readouterr().out
+        assert named == (kind == "logit")
 
 
 @pytest.mark.parametrize(
