@@ -42,6 +42,8 @@ def main(args: argparse.Namespace) -> None:
     target = PackedDataset(args.target)
     if not len(target.split("train")):
         raise UserError(f"{args.target}: no train images; a ladder needs a labelled target")
+    if not any(target.split("test").card.class_pixels):
+        raise UserError(f"{args.target}: no test labels; every rung is scored on them, so give the target a test split")
     if read_card(args.pretrained).provenance.get("dataset") == target.card.fingerprint:
         raise UserError(f"{args.pretrained}: learned from {args.target} itself; give the source model")
     pixels = source_pixels(args.pretrained, args.source)

@@ -55,8 +55,9 @@ def plot(outcome: Outcome, kind: str) -> bytes:
             y = [100 * row.score.mean for row in rows]
             errors = [[100 * abs(row.score.interval[end] - row.score.mean) for row in rows] for end in (0, 1)]
             axes.errorbar(x, y, errors, marker="o", markersize=4, linewidth=1.4, capsize=2, label=rung)
-        axes.set_xscale("log")
         marks = sorted({row.labels for row in outcome.rows})
+        if marks[0]:  # 0 where source alone was run
+            axes.set_xscale("log")
         axes.set_xticks(marks, [str(mark) for mark in marks])
         axes.minorticks_off()
         axes.set_xlabel("labelled images")

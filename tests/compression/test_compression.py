@@ -274,6 +274,20 @@ def test_the_drawing_holds_every_candidate_and_no_address():
     assert [address for address in svg.split('"') if "://" in address] == ["http://www.w3.org/2000/svg"]
 
 
+def test_what_is_listed_beside_the_drawing_has_room():
+    """A letter takes no more than 7 units at 12 pixels: DejaVu Sans, of those that are common, is the widest."""
+    import xml.etree.ElementTree as ET
+
+    student = replace(candidate(), form=Form(student="mobilenet_v3_small"))
+    front = [replace(student, latency_ms=100.0 + n, runtime="openvino-bf16", miou=0.4 + n / 100) for n in range(30)]
+    root = ET.fromstring(draw(front, front, None, Budget()))
+    listed = [element for element in root if "mobilenet" in (element.text or "")]
+    assert len(listed) == 30
+    for element in listed:
+        assert float(element.get("x")) + 7 * len(element.text) <= float(root.get("width"))
+        assert float(element.get("y")) <= float(root.get("height"))
+
+
 def test_the_line_of_the_drawing_joins_what_is_the_most_accurate_at_its_speed():
     front = [candidate(latency_ms=ms, miou=miou) for ms, miou in ((1, 0.2), (2, 0.4), (3, 0.3), (4, 0.5))]
     line = draw(front, front, None, Budget()).partition('points="')[2].partition('"')[0].split()

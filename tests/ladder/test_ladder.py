@@ -16,7 +16,7 @@ from segraft.errors import UserError
 from segraft.evaluation.intervals import interval
 from segraft.ladder.cells import Cell, Data, Result, _without_source, cells, climb, fingerprint, source_pixels
 from segraft.ladder.compare import power_law, resampled
-from segraft.ladder.report import write
+from segraft.ladder.report import plot, write
 from segraft.ladder.rungs import CHANGES, compute, settings
 from segraft.ladder.subsets import budget, order, pack_subset
 from segraft.ladder.table import outcome
@@ -287,6 +287,12 @@ def test_without_a_rung_to_compare_with_there_is_no_verdict():
     assert found.baseline is None and "No verdict" in found.headline() and found.rows[0].verdict is None
 
 
+def test_the_source_alone_is_drawn_at_no_labels(recwarn):
+    found = outcome([result("source", 1, counts(np.random.default_rng(0), 0.5), labels=0)])
+    assert [row.labels for row in found.rows] == [0] and b"<svg" in plot(found, "svg")
+    assert not [str(warning.message) for warning in recwarn], "on a logarithmic axis there is no 0"
+
+
 def test_a_power_law_is_found_and_a_bad_fit_is_called_one():
     labels, rng = [5, 10, 20, 50], np.random.default_rng(0)
     means = [1 - 0.9 * n**-0.3 for n in labels]
@@ -336,6 +342,17 @@ def test_a_source_that_taught_nothing_is_refused(target, discs, tmp_path):
     )
     with pytest.raises(UserError, match="not trained on a source"):
         command.main(args)
+
+
+def test_a_target_without_test_labels_is_refused_before_anything_is_trained(target, pretrained, discs, tmp_path):
+    shutil.copytree(target, tmp_path / "target")
+    card = json.loads((target / CARD).read_text())
+    del card["splits"]["test"]
+    (tmp_path / "target" / CARD).write_text(json.dumps(card))
+    paths = {"source": discs, "target": tmp_path / "target", "pretrained": pretrained, "work": tmp_path / "work"}
+    with pytest.raises(UserError, match="target: no test labels; every rung is scored on them"):
+        command.main(SimpleNamespace(params=ROOT / "params.yaml", set=[], **paths))
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_model_that_knows_the_target_is_no_source(target, discs, tmp_path):
