@@ -8,11 +8,13 @@ whole, and an archive that has arrived is not downloaded again after an interrup
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import shutil
 import socket
 import tarfile
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from segraft.errors import UserError
@@ -42,6 +44,7 @@ BY_HAND = {
     "https://github.com/nightrome/cocostuff stuffthingmaps_trainval2017.zip into {to}/stuffthingmaps",
 }
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 TIMEOUT = 60.0
 """Seconds without a byte after which a download is given up."""
 
@@ -159,7 +162,9 @@ def _download(archive: Archive, work: Path) -> None:
     socket.setdefaulttimeout(TIMEOUT)  # torchvision gives none, and a silent server would hold us for ever
     try:
         download_url(archive.url, work, Path(archive.url).name, archive.md5)
-    except OSError as error:  # URLError is one
+    except (OSError, HTTPException) as error:  # URLError is an OSError
+        if getattr(error, "errno", None) in FULL:
+            raise
         raise UserError(f"{archive.url}: {error}; check the network and say the same command again") from None
     except RuntimeError:
         (work / Path(archive.url).name).unlink(missing_ok=True)

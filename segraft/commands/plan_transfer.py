@@ -7,6 +7,7 @@ it, or use it: `segraft finetune --params …`, or copy it over params.yaml and 
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from segraft.errors import UserError
@@ -35,8 +36,10 @@ def main(args: argparse.Namespace) -> None:
     Raises:
         UserError: data or model are missing or do not fit together.
     """
-    if args.minutes is not None and not args.minutes > 0:
+    if args.minutes is not None and not 0 < args.minutes < math.inf:
         raise UserError(f"--minutes {args.minutes:g}: give a number above 0")
+    if args.plan.suffix == ".json":
+        raise UserError(f"--plan {args.plan}: the measurements go there; name a .yaml file, for the plan is one")
     params = load_params(args.params, args.set)
     for path, made_by in ((args.manifest / "target.parquet", "validate"), (args.pretrained, "pretrain")):
         if not path.exists():

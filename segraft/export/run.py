@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segraft.checkpoint import CARD, WEIGHTS, load_model, read_card, sha256
+from segraft.checkpoint import CARD, WEIGHTS, load_model, load_weights, read_card, sha256
 from segraft.data.packed import DatasetCard, Packed, PackedDataset, PackedSplit
 from segraft.errors import UserError
 from segraft.export.graph import export_graph
@@ -40,6 +40,7 @@ def export(export: Export, finetuned: Path, dataset: Path, exported: Path) -> Me
     """See `segraft.steps.export`."""
     packed = PackedDataset(dataset)
     same_classes(finetuned, packed.card, dataset)
+    load_weights(finetuned, read_card(finetuned))  # what is missing or damaged is named before any work
     split = "val" if len(packed.split("val")) else "train"
     samples = Spread(packed.split(split), export.images)
     exported.mkdir(parents=True)

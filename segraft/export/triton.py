@@ -52,10 +52,10 @@ def write_repository(exported: Path, repository: Path, how: Triton) -> Path:
         raise UserError(f"{exported}: has no {GRAPH}; run `segraft export` with onnx-fp32 among export.runtimes")
     if not re.fullmatch(r"[A-Za-z0-9_-]+", how.name):
         raise UserError(f"--name {how.name}: use letters, digits, - and _ alone")
-    final = repository / how.name
+    final, graph = repository / how.name, verified(exported, serving, GRAPH)
     with beside(final / str(how.version)) as made:
         made.mkdir()
-        shutil.copyfile(verified(exported, serving, GRAPH), made / GRAPH)
+        shutil.copyfile(graph, made / GRAPH)
     write_bytes(final / "config.pbtxt", config(card, serving, how).encode())
     return final
 

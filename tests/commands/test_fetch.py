@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import socket
 import subprocess
 import sys
 import tarfile
@@ -15,7 +16,7 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision.datasets import OxfordIIITPet, SBDataset, voc
 
-from segraft.__main__ import EXIT_DATA, main
+from segraft.__main__ import EXIT_DATA, EXIT_IO, main
 from segraft.commands import fetch
 from segraft.data.formats import list_samples
 from segraft.data.reading import raw_mask
@@ -158,6 +159,35 @@ def test_no_network(server, tmp_path, capsys):
     server.http.server_close()
     assert main(["fetch", "voc", "--to", str(tmp_path / "voc")]) == EXIT_DATA
     assert "check the network and say the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("said", [b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"])
+def test_an_answer_that_is_no_http_is_the_network_s(said, tmp_path, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as odd:
+
+        def answer():
+            while True:
+                try:
+                    one, _ = odd.accept()
+                except OSError:  # the test is over
+                    return
+                with one:
+                    one.recv(4096)
+                    one.sendall(said)
+
+        threading.Thread(target=answer, daemon=True).start()
+        address = f"http://127.0.0.1:{odd.getsockname()[1]}/images.tar.gz"
+        monkeypatch.setattr(OxfordIIITPet, "_RESOURCES", [(address, "0" * 32)])
+        assert main(["fetch", "pets", "--to", str(tmp_path / "pets")]) == EXIT_DATA
+        odd.shutdown(socket.SHUT_RDWR)
+    assert "check the network and say the same command again" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_not_the_network_s(server, tmp_path, capsys):
+    (tmp_path / ".pets.fetch").mkdir()
+    (tmp_path / ".pets.fetch/images.tar.gz").symlink_to("/dev/full")
+    assert main(["fetch", "pets", "--to", str(tmp_path / "pets")]) == EXIT_IO
+    assert "No space left on device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("member", ["../../escaped.txt", "{tmp_path}/escaped.txt"])

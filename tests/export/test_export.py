@@ -97,6 +97,14 @@ def test_other_classes_are_refused(transfer, exported, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_missing_weights_are_named(learned, tmp_path):
+    shutil.copytree(learned / "finetuned", tmp_path / "model")
+    (tmp_path / "model" / "weights.safetensors").unlink()
+    paths = {"finetuned": tmp_path / "model", "dataset": learned / "packed", "exported": tmp_path / "out"}
+    with pytest.raises(UserError, match=r"weights\.safetensors: missing; make the model folder again"):
+        run("export", {"export": {"runtimes": [], **KNOBS}}, paths)
+
+
 def tally(right, wrong, seconds):
     of = Tally(ConfusionMatrix(2), [seconds], right, right + wrong)
     of.matrix.matrix[:] = np.array([[right, wrong], [0, right + wrong]])

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -115,7 +116,11 @@ def test_versions_stand_side_by_side_and_a_bad_name_or_folder_is_an_error(export
         write_repository(exported.parent / "finetuned", tmp_path, Triton())
     with pytest.raises(UserError, match="letters, digits"):
         write_repository(exported, tmp_path, Triton(name="a/b"))
-    assert [p.name for p in tmp_path.iterdir()] == ["segraft"]
+    shutil.copytree(exported, tmp_path / "copy")
+    (tmp_path / "copy" / "model.onnx").unlink()
+    with pytest.raises(UserError, match=r"model\.onnx: missing"):
+        write_repository(tmp_path / "copy", tmp_path / "other", Triton())
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ["copy", "segraft"], "no folder of a model without a version"
 
 
 def test_the_command(exported, tmp_path):

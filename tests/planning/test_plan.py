@@ -1,6 +1,7 @@
 """The planner on real, tiny data: what it measures, what each rule makes of it, and a plan that trains."""
 
 import json
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -297,6 +298,8 @@ def test_a_model_of_another_network_is_refused(tmp_path, pretrained):
     ("change", "message"),
     [
         ({"minutes": 0.0}, "above 0"),
+        ({"minutes": math.inf}, "--minutes inf: give a number"),
+        ({"plan": ROOT / "plan.json"}, r"plan\.json: the measurements go there; name a \.yaml file"),
         ({"pretrained": ROOT / "no"}, "pretrain step"),
         ({"set": ["finetune.lrr=1"]}, "params.yaml has no finetune.lrr"),
     ],

@@ -81,6 +81,13 @@ def test_without_a_trained_source_its_row_is_null(transfer, paths, tmp_path):
     assert "There is no source model" in page and "Source as it is" not in page
 
 
+def test_a_missing_manifest_is_named_before_anything_is_scored(paths, tmp_path, capsys):
+    (tmp_path / "manifest").mkdir()
+    with pytest.raises(UserError, match=r"manifest/source\.parquet: no such file; run the validate step"):
+        run("evaluate", KNOBS, paths | {"manifest": tmp_path / "manifest"})
+    assert "score" not in capsys.readouterr().err
+
+
 def test_a_damaged_model_leaves_no_output(transfer, paths, tmp_path):
     damaged = tmp_path / "damaged"
     shutil.copytree(transfer / "models" / "scratch", damaged)
