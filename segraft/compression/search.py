@@ -134,6 +134,7 @@ def compress(search: Search, budget: Budget, folder: Path) -> Candidate:
     _write_front(folder, search, budget, found, front, best)
     _tell(front)
     if best is None:
+        remove(folder / "model")  # an earlier budget's, which does not fit this one
         raise UserError(f"nothing fits the budget; {_closest(found, budget)}; see {folder / 'pareto.json'}")
     _write_model(_level(search, best.form, folder / "levels"), best, folder / "model")
     return best

@@ -140,9 +140,10 @@ def _mean(results: Sequence[Result]) -> float:
 
 
 def _law(of_rung: Sequence[Result]) -> PowerLaw:
-    by_labels: dict[int, list[Result]] = {}
+    by_labels: dict[int, dict[int, Result]] = {}
     for result in sorted(of_rung, key=lambda result: result.labels):
-        by_labels.setdefault(result.labels, []).append(result)
-    most = max(by_labels)
-    means, samples = [_mean(r) for r in by_labels.values()], [_samples(r) for r in by_labels.values()]
+        # Two shares of a few images may be one budget, whose results are the same: twice a seed is no second one.
+        by_labels.setdefault(result.labels, {})[result.seed] = result
+    most, budgets = max(by_labels), [list(of_seed.values()) for of_seed in by_labels.values()]
+    means, samples = [_mean(r) for r in budgets], [_samples(r) for r in budgets]
     return power_law(list(by_labels), means, samples, [factor * most for factor in MORE])

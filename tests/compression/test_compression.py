@@ -344,6 +344,7 @@ def test_another_budget_trains_nothing_and_one_that_nothing_fits_says_what_comes
     with pytest.raises(UserError, match=r"nothing fits the budget; closest: .*, (50 % pruned|student resnet18): .* MB"):
         compress(search, Budget(mb=0.01), out)
     assert json.loads((out / "pareto.json").read_text())["chosen"] is None
+    assert not (out / "model").exists(), "what an earlier budget allowed does not fit this one"
     assert {path: path.stat().st_mtime_ns for path in (out / "levels").rglob("*.safetensors")} == before
 
 

@@ -287,6 +287,14 @@ def test_without_a_rung_to_compare_with_there_is_no_verdict():
     assert found.baseline is None and "No verdict" in found.headline() and found.rows[0].verdict is None
 
 
+def test_two_shares_that_are_one_budget_count_once():
+    rng, results = np.random.default_rng(0), []
+    for share, labels, iou in ((0.1, 1, 0.3), (0.3, 2, 0.4), (1.0, 8, 0.5)):
+        results += [result("full", seed, counts(rng, iou), share, labels) for seed in (1, 2, 3)]
+    again = [replace(one, share=0.05) for one in results[:3]]
+    assert outcome(again + results).laws == outcome(results).laws
+
+
 def test_the_source_alone_is_drawn_at_no_labels(recwarn):
     found = outcome([result("source", 1, counts(np.random.default_rng(0), 0.5), labels=0)])
     assert [row.labels for row in found.rows] == [0] and b"<svg" in plot(found, "svg")

@@ -93,6 +93,13 @@ def test_each_rule_of_the_data_shows(facts, look, distance, knob, value):
     assert choose(DATA, facts(look, distance, batch=4, steps=500))[knob] == value
 
 
+def test_a_frozen_encoder_gets_no_rates_by_depth(facts):
+    chosen = choose(DATA, facts(Look(train=FEW), NEAR, batch=4, steps=500))
+    assert (chosen["freeze"], chosen["layer_decay"]) == ("encoder", 1.0)
+    chosen = choose(DATA, facts(Look(train=FEW), FAR, batch=4, steps=500))
+    assert (chosen["freeze"], chosen["layer_decay"]) == ("gradual", 0.75)
+
+
 @pytest.mark.parametrize(("knob", "value"), [("freeze", "none"), ("thaw", None), ("layer_decay", 1.0)])
 def test_a_short_budget_keeps_no_layer_waiting(facts, knob, value):
     assert choose(DATA, facts(distance=FAR, batch=4, steps=499)).get(knob) == value

@@ -94,6 +94,13 @@ DATA = (
     ),
     Rule(
         "finetune.layer_decay",
+        is_(1.0),
+        lambda f: f.images <= FEW and not f.shifted,
+        lambda f: "the encoder is frozen",
+        "Kumar et al. 2022",
+    ),
+    Rule(
+        "finetune.layer_decay",
         is_(0.75),
         lambda f: f.images <= SOME and not f.short,
         lambda f: f"{f.images} images: early layers are general, and move less",
