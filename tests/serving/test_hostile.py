@@ -700,7 +700,8 @@ def test_many_large_grpc_messages_at_once_stay_within_the_budget_of_bodies(serve
             time.sleep(0.002)
     codes = {call.code().name for call in calls}
     assert codes <= {"INVALID_ARGUMENT", "UNAVAILABLE"} and "INVALID_ARGUMENT" in codes, codes
-    assert peak - before < 64 << 20, f"{(peak - before) >> 20} MiB for 100 messages of 4 MiB, and a budget of 16"
+    # The budget, three times over for what is parsed and judged, is 54 to 65 MiB; without a budget it is 93 to 135.
+    assert peak - before < 80 << 20, f"{(peak - before) >> 20} MiB for 100 messages of 4 MiB, and a budget of 16"
 
 
 def test_a_grpc_call_whose_message_does_not_come_is_cut_off(server):
