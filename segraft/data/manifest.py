@@ -45,14 +45,23 @@ def schema() -> pa.Schema:
     )
 
 
+def manifest_file(folder: Path, dataset: str) -> Path:
+    """The Parquet file of `source` or `target`.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = folder / FILES[dataset]
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; the validate step writes it: give the folder that it wrote")
+    return path
+
+
 def read_rows(folder: Path, dataset: str) -> list[dict[str, Any]]:
     """The manifest of `source` or `target` as plain rows, without pandas."""
     from pyarrow.parquet import ParquetFile  # read_table would import pandas
 
-    path = folder / FILES[dataset]
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; the validate step writes it: give the folder that it wrote")
-    with ParquetFile(path) as file:
+    with ParquetFile(manifest_file(folder, dataset)) as file:
         rows: list[dict[str, Any]] = file.read().to_pylist()
     return rows
 
@@ -61,4 +70,4 @@ def read_manifest(folder: Path, dataset: str) -> pd.DataFrame:
     """The manifest of `source` or `target`, a row a sample, in the order of `list_samples`."""
     import pandas as pd
 
-    return pd.read_parquet(folder / FILES[dataset])
+    return pd.read_parquet(manifest_file(folder, dataset))

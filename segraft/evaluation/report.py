@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from segraft.data.manifest import FILES
+from segraft.data.manifest import manifest_file
 from segraft.data.packed import PackedDataset
 from segraft.evaluation import charts, scores
 from segraft.evaluation.confusion import Matrix
@@ -216,7 +216,7 @@ def _rows(manifest: Path, name: str) -> dict[str, list[Any]]:
     from pyarrow.parquet import ParquetFile  # read_table would import pandas, which takes longer than all of this
 
     role, _, folder = name.partition("/")
-    with ParquetFile(manifest / FILES[role]) as file:
+    with ParquetFile(manifest_file(manifest, role)) as file:
         table = file.read(columns=["image", "split", "height", "width", "ignore_pixels"])
     if folder:
         table = table.filter(pc.starts_with(table["image"], f"{folder}/"))

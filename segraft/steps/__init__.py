@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 from segraft.errors import UserError
 
@@ -169,6 +169,32 @@ def temporary(final: Path) -> Iterator[Path]:
             yield folder / final.name
     finally:  # the lock is closed by now: NFS keeps a folder in which a file is open
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def hold(folder: Path, doing: str, instead: str = "") -> TextIO:
+    """Keep other processes out of a folder, made if need be, until the file that is returned is closed.
+
+    Args:
+        folder: what is to be this process's own.
+        doing: what a process does here, for the message.
+        instead: what else a process that comes too late could do.
+
+    Raises:
+        UserError: another process is here; the message names its pid.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / "lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with lock:
+            lock.seek(0)
+            holder = lock.read()
+        raise UserError(f"{folder}: process {holder} is {doing} here; wait for it or stop it{instead}") from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
 
 
 def _is_left(folder: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from segraft.errors import UserError
 from segraft.params import Evaluate
 from segraft.steps import In, Metrics, Out, write_json
 
@@ -35,7 +34,7 @@ def evaluate(
         plots: folder of the tables and images that DVC plots.
     """
     from segraft.checkpoint import read_card
-    from segraft.data.manifest import FILES
+    from segraft.data.manifest import manifest_file
     from segraft.data.packed import PackedDataset
     from segraft.evaluation.examples import examples
     from segraft.evaluation.history import read_logs
@@ -46,10 +45,9 @@ def evaluate(
     from segraft.evaluation.summary import metrics, summarize
     from segraft.params import read_json
 
-    training, checks = read_logs(logs), read_json(validation / "validate.json")  # missed before the work, if missing
-    for role in sorted({name.partition("/")[0] for name in checks["datasets"]}):
-        if not (manifest / FILES[role]).is_file():
-            raise UserError(f"{manifest / FILES[role]}: no such file; run the validate step, which makes it")
+    training, checks = read_logs(logs), read_json(validation / "validate.json")
+    for name in checks["datasets"]:
+        manifest_file(manifest, name.partition("/")[0])  # like those above missed before the work, if missing
     folders = {"source": pretrained, "scratch": baseline, "transferred": finetuned}
     if read_card(pretrained).provenance.get("steps") == 0:
         print("the pretrained model was not trained: there is no source to compare with")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -13,8 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from segraft.checkpoint import sha256, write_tensors
-from segraft.errors import UserError
-from segraft.steps import remove
+from segraft.steps import hold, remove
 
 Tensors = Mapping[str, Tensor]
 KEEP = 2
@@ -55,16 +53,7 @@ class CheckpointStore:
     """
 
     def __init__(self, work: Path, fingerprint: str) -> None:
-        work.mkdir(parents=True, exist_ok=True)
-        self._lock = (work / "lock").open("a+")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.seek(0)
-            raise UserError(f"{work}: process {self._lock.read()} is training here; wait for it or stop it") from None
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
+        self._lock = hold(work, "training")
         self._folder = work / fingerprint[:NAME]
         self._folder.mkdir(exist_ok=True)
         for other in work.glob("[0-9a-f]" * NAME):

@@ -6,12 +6,10 @@ child run in MLflow of the study's own.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import math
-import os
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,6 +23,7 @@ import yaml
 from segraft.data.packed import PackedDataset
 from segraft.errors import UserError
 from segraft.params import Choice, Params, Range, change
+from segraft.steps import hold
 from segraft.tracking import Point, Record, TrackingUnavailable, connect
 from segraft.tuning.trial import Bench, run_trial
 
@@ -47,7 +46,8 @@ def search(params: Params, bench: Bench) -> Study:
         UserError: the space names no knob of finetune, a value is out of its bounds, a trial would have no score,
             another process is searching here, or a training failed.
     """
-    with _alone(bench.folder):
+    # Another search in this folder would take our running trial for one cut short.
+    with hold(bench.folder, "searching", ", or name another --folder"):
         study = open_study(params, bench)
         missing = params.tune.trials - len(ended(study))
         if missing > 0:
@@ -57,23 +57,6 @@ def search(params: Params, bench: Bench) -> Study:
                 callbacks=[lambda study, trial: log(params, study.study_name, outcome(trial))],
             )
     return study
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """No other search in this folder for as long as this lasts: it would take our running trial for one cut short."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            why = f"process {lock.read()} is searching here; wait for it or stop it, or name another --folder"
-            raise UserError(f"{folder}: {why}") from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 def open_study(params: Params, bench: Bench) -> Study:

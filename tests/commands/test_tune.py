@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from segraft.data.packed import CARD
 from segraft.errors import UserError
 from segraft.params import load_params
+from segraft.steps import hold
 from segraft.tracking import connect
 from segraft.tuning import search as tuning
 from segraft.tuning.katib import katib, write_katib
@@ -132,11 +133,11 @@ def test_trials_that_would_have_no_score_are_refused_before_the_first(bench):
 def test_one_search_at_a_time(bench):
     """A second one would take the first one's running trial for one that was cut short."""
     with (
-        tuning._alone(bench.folder),
+        hold(bench.folder, "searching"),
         pytest.raises(UserError, match=rf"tune: process {os.getpid()} is searching here; .*another --folder"),
     ):
         tuning.search(params(), bench)
-    with tuning._alone(bench.folder):
+    with hold(bench.folder, "searching"):
         pass
 
 

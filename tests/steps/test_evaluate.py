@@ -83,7 +83,7 @@ def test_without_a_trained_source_its_row_is_null(transfer, paths, tmp_path):
 
 def test_a_missing_manifest_is_named_before_anything_is_scored(paths, tmp_path, capsys):
     (tmp_path / "manifest").mkdir()
-    with pytest.raises(UserError, match=r"manifest/source\.parquet: no such file; run the validate step"):
+    with pytest.raises(UserError, match=r"manifest/source\.parquet: no such file; the validate step writes it"):
         run("evaluate", KNOBS, paths | {"manifest": tmp_path / "manifest"})
     assert "score" not in capsys.readouterr().err
 
